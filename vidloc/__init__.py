@@ -1,0 +1,1 @@
+"""vidloc: finding human actions in video, in space and in time."""

@@ -1,0 +1,1 @@
+"""Text files to records; the only room that knows a file format. NumPy only."""

@@ -1,0 +1,1 @@
+"""Videos and records to batches. NumPy only."""

@@ -1,0 +1,1 @@
+"""Detections and truth to floats. NumPy only."""

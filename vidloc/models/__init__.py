@@ -1,0 +1,1 @@
+"""Flax modules: backbones, heads and the Localizer that joins them."""

@@ -1,0 +1,1 @@
+"""Pictures, annotated videos and the run page."""

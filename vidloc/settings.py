@@ -1,0 +1,70 @@
+"""Settings of a run that belong to no module of their own; their defaults stand here and nowhere else."""
+
+import dataclasses
+
+
+@dataclasses.dataclass(frozen=True)
+class Training:
+    """How long and with what.
+
+    batch_size: global, for sources that name none. epochs: of the summed sizes of all sources; steps, if not 0, is
+    used in its place. accumulate: micro-batches a step. clip_norm: 0 for none. ema: decay of the averaged
+    parameters, 0 for none; where there is an average, it is what is evaluated. log_odds_bias: output biases of
+    detection heads start at the log-odds of the classes in training. update_idle_heads: see train/optimizer.py.
+    """
+
+    batch_size: int = 128
+    epochs: float = 0.0
+    steps: int = 0
+    accumulate: int = 1
+    clip_norm: float = 1.0
+    ema: float = 0.0
+    log_odds_bias: bool = False
+    update_idle_heads: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Rates:
+    """The schedule of the learning rate; see optimizer.Schedule. warmup_steps, if not 0, is used in place of epochs."""
+
+    rate: float = 0.1
+    warmup_epochs: float = 0.0
+    warmup_steps: int = 0
+    kind: str = 'cosine'
+    end: float = 0.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+    """checkpoint: what --mode=eval reads: 'best', 'latest' or a step. head, tail: a class is head with more training
+    labels than `head`, tail with fewer than `tail` (paper: 10,000 and 1,000)."""
+
+    batch_size: int = 64
+    checkpoint: str = 'latest'
+    head: int = 10_000
+    tail: int = 1_000
+
+
+@dataclasses.dataclass(frozen=True)
+class Keeping:
+    """Which checkpoints stay: the newest `latest`, every `every` steps (0: none more), the best by metric `best`."""
+
+    latest: int = 2
+    every: int = 0
+    best: str = ''
+
+
+@dataclasses.dataclass(frozen=True)
+class MeshShape:
+    """Devices along each axis; -1 takes what is left."""
+
+    data: int = -1
+    fsdp: int = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Precision:
+    """compute: 'float32' or 'bfloat16' for activations; parameters are float32. remat: 'none', 'full' or 'dots'."""
+
+    compute: str = 'float32'
+    remat: str = 'none'

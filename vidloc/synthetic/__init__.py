@@ -1,0 +1,1 @@
+"""MocapStreet: real human motion, rendered, with exact labels."""

@@ -1,0 +1,108 @@
+"""Action detection: several actions may hold for each given person box; one sigmoid a class."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from vidloc import losses
+from vidloc.metrics import ava
+from vidloc.tasks import base
+
+
+@dataclasses.dataclass(frozen=True)
+class ActionDetection:
+    """Fast R-CNN style detection on given boxes (papers: Girshick 2015; Arnab et al. 2022, section 3.1).
+
+    head_module: takes (Features, batch, train=) to logits [B, N, C].
+    label_smoothing: see losses.sigmoid_cross_entropy.
+    scale: the task's share in a joint batch.
+    """
+
+    classes: tuple[str, ...]
+    head_module: nn.Module
+    label_smoothing: float = 0.0
+    scale: float = 1.0
+
+    def head(self) -> nn.Module:
+        return self.head_module
+
+    def init_state(self) -> tuple[()]:
+        return ()
+
+    def weight(self, batch: base.Batch, state: Any) -> tuple[jax.Array, Any]:
+        """The number of real boxes in the step (at least 1): the loss is a mean over boxes."""
+        return jnp.maximum(jnp.sum(_present(batch)), 1.0), state
+
+    def loss(self, outputs: jax.Array, batch: base.Batch, *, train: bool) -> base.LossOutput:
+        """outputs: logits [B, N, C]. Summed over boxes, averaged over classes; no smoothing when not training."""
+        smoothing = self.label_smoothing if train else 0.0
+        present = _present(batch)  # [B, N]
+        each = losses.sigmoid_cross_entropy(outputs, batch['labels'], label_smoothing=smoothing)
+        total = jnp.sum(jnp.mean(each, axis=-1) * present)  # [B, N, C] -> []
+        return base.LossOutput(sum=total, logs={'boxes': (jnp.sum(present), jnp.sum(batch['example_valid']))})
+
+    def decode(self, outputs: jax.Array, batch: base.Batch) -> dict[str, jax.Array]:
+        """scores [B, N, C] float32, boxes [B, N, 4] of the displayed frame, valid [B, N]."""
+        return {
+            'scores': jax.nn.sigmoid(outputs.astype(jnp.float32)),
+            'boxes': batch['source_boxes'],
+            'valid': _present(batch) > 0,
+        }
+
+    def collector(self, examples: Sequence[Any]) -> 'DetectionCollector':
+        return DetectionCollector(examples, len(self.classes))
+
+    def score(self, detections: Mapping[str, np.ndarray], truth: Mapping[str, np.ndarray]) -> dict[str, float]:
+        """Frame mAP at IoU 0.5 in both protocols (metrics/ava.py).
+
+        detections, truth: columns as DetectionCollector and data.sources make them; `action_id` is the index of
+        the class, -1 in a truth row that only says that a keyframe is annotated.
+        """
+        classes = dict(enumerate(self.classes))
+        official = ava.frame_ap(truth, detections, classes, protocol='official')
+        slowfast = ava.frame_ap(truth, detections, classes, protocol='slowfast')
+        return {'frame_map@0.5': official.mean, 'frame_map@0.5_slowfast': slowfast.mean}
+
+
+def _present(batch: base.Batch) -> jax.Array:
+    """[B, N] float32: 1 for a real box of a real example."""
+    return (batch['box_mask'] & batch['example_valid'][:, None]).astype(jnp.float32)
+
+
+class DetectionCollector:
+    """Turns decoded batches into detection columns; the order of the rows does not depend on batching."""
+
+    def __init__(self, examples: Sequence[Any], classes: int):
+        self._examples = examples
+        self._classes = classes
+        self._found: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+
+    def add(self, example_id: np.ndarray, valid: np.ndarray, predictions: Mapping[str, np.ndarray]) -> None:
+        """example_id [B], valid [B], predictions as ActionDetection.decode gives them."""
+        for row in np.flatnonzero(valid):
+            keep = predictions['valid'][row]
+            self._found[int(example_id[row])] = (
+                predictions['boxes'][row][keep],
+                predictions['scores'][row][keep],
+            )
+
+    def detections(self) -> dict[str, np.ndarray]:
+        """Columns video, timestamp (seconds), x1, y1, x2, y2, action_id (index of the class), score."""
+        ids = sorted(self._found)
+        boxes = np.concatenate([self._found[i][0] for i in ids] or [np.zeros((0, 4), np.float32)])  # [M, 4]
+        scores = np.concatenate([self._found[i][1] for i in ids] or [np.zeros((0, self._classes), np.float32)])
+        counts = [len(self._found[i][0]) for i in ids]
+        video = np.repeat(np.array([self._examples[i].video for i in ids], dtype=object), counts)
+        time = np.repeat(np.array([self._examples[i].time for i in ids], dtype=np.float64), counts)
+        c = self._classes
+        columns = {'video': np.repeat(video, c), 'timestamp': np.repeat(time, c)}  # [M] -> [M * C]
+        for axis, name in enumerate(('x1', 'y1', 'x2', 'y2')):
+            columns[name] = np.repeat(boxes[:, axis].astype(np.float64), c)
+        columns['action_id'] = np.tile(np.arange(c, dtype=np.int64), len(boxes))
+        columns['score'] = scores.astype(np.float64).reshape(-1)
+        return columns

@@ -1,0 +1,102 @@
+"""Classification: one label a clip; softmax."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from vidloc import losses
+from vidloc.metrics import classification
+from vidloc.tasks import base
+
+
+@dataclasses.dataclass(frozen=True)
+class Classification:
+    """A linear classifier on the clip (Arnab et al. 2022, section 3.1).
+
+    head_module: takes (Features, batch, train=) to logits [B, C].
+    label_smoothing: see losses.softmax_cross_entropy.
+    scale: the task's share in a joint batch.
+    """
+
+    classes: tuple[str, ...]
+    head_module: nn.Module
+    label_smoothing: float = 0.0
+    scale: float = 1.0
+
+    def head(self) -> nn.Module:
+        return self.head_module
+
+    def init_state(self) -> tuple[()]:
+        return ()
+
+    def weight(self, batch: base.Batch, state: Any) -> tuple[jax.Array, Any]:
+        """The number of real clips in the step (at least 1)."""
+        return jnp.maximum(jnp.sum(batch['example_valid'].astype(jnp.float32)), 1.0), state
+
+    def loss(self, outputs: jax.Array, batch: base.Batch, *, train: bool) -> base.LossOutput:
+        """outputs: logits [B, C]. Summed over clips; no smoothing when not training."""
+        smoothing = self.label_smoothing if train else 0.0
+        valid = batch['example_valid'].astype(jnp.float32)  # [B]
+        each = losses.softmax_cross_entropy(outputs, batch['labels'], label_smoothing=smoothing)  # [B]
+        hit = jnp.argmax(outputs, axis=-1) == jnp.argmax(batch['labels'], axis=-1)
+        return base.LossOutput(sum=jnp.sum(each * valid), logs={'top1': (jnp.sum(hit * valid), jnp.sum(valid))})
+
+    def decode(self, outputs: jax.Array, batch: base.Batch) -> dict[str, jax.Array]:
+        """scores [B, 1, C] float32 probabilities, valid [B, 1]."""
+        return {
+            'scores': jax.nn.softmax(outputs.astype(jnp.float32), axis=-1)[:, None],
+            'valid': batch['example_valid'][:, None],
+        }
+
+    def collector(self, examples: Sequence[Any]) -> 'ClipCollector':
+        return ClipCollector(examples, len(self.classes))
+
+    def score(self, detections: Mapping[str, np.ndarray], truth: Mapping[str, np.ndarray]) -> dict[str, float]:
+        """Top-1 and top-5 accuracy over all videos of `truth`; a video without a prediction counts as wrong.
+
+        truth: columns video [M] and label [M] (index of the class).
+        """
+        scores = align(detections, truth)
+        labels = truth['label']
+        return {f'top{k}': classification.top_k(scores, labels, k) for k in (1, 5) if k == 1 or scores.shape[1] > k}
+
+
+def align(detections: Mapping[str, np.ndarray], truth: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Scores [M, C] in the order of truth['video']; -inf rows where nothing was predicted."""
+    row = {video: i for i, video in enumerate(detections['video'])}
+    scores = np.full((len(truth['video']), detections['scores'].shape[1]), -np.inf)
+    for i, video in enumerate(truth['video']):
+        if video in row:
+            scores[i] = detections['scores'][row[video]]
+    return scores
+
+
+class ClipCollector:
+    """Averages the probabilities of a video's views."""
+
+    def __init__(self, examples: Sequence[Any], classes: int):
+        self._examples = examples
+        self._classes = classes
+        self._found: dict[int, np.ndarray] = {}
+
+    def add(self, example_id: np.ndarray, valid: np.ndarray, predictions: Mapping[str, np.ndarray]) -> None:
+        """example_id [B], valid [B], predictions as Classification.decode gives them."""
+        for row in np.flatnonzero(valid):
+            self._found[int(example_id[row])] = predictions['scores'][row, 0]
+
+    def detections(self) -> dict[str, np.ndarray]:
+        """Columns video [M] (sorted) and scores [M, C]."""
+        views: dict[str, list[np.ndarray]] = {}
+        for i in sorted(self._found):
+            views.setdefault(self._examples[i].video, []).append(self._found[i])
+        videos = sorted(views)
+        scores = [np.mean(np.stack(views[video]), axis=0) for video in videos]
+        return {
+            'video': np.array(videos, dtype=object),
+            'scores': np.array(scores, dtype=np.float64).reshape(-1, self._classes),
+        }
