@@ -1,0 +1,218 @@
+"""The one training loop: batches in, checkpoints and figures out. It knows tasks only as names."""
+
+import collections
+import dataclasses
+import logging
+import signal
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Protocol
+
+import jax
+import numpy as np
+
+from vidloc.train import state as state_lib
+from vidloc.train import writer as writer_lib
+
+# A step's result is looked at only when this many later steps are under way, so the host never waits for the device.
+LAG = 2
+# The share of unreadable examples is judged once this many were drawn.
+JUDGED_AFTER = 20
+EXIT_STOPPED = 143
+
+
+@dataclasses.dataclass(frozen=True)
+class Rhythm:
+    """When the loop does what, in steps; 0 means never but at the end.
+
+    log: averaged training figures. evaluate: all evaluation sources. save: a checkpoint (one is also written after
+    every evaluation). broken_share: the share of examples that may turn out unreadable before the run stops.
+    """
+
+    log: int = 50
+    evaluate: int = 0
+    save: int = 1000
+    broken_share: float = 0.2
+
+
+class Diverged(RuntimeError):
+    """A loss or gradient is not finite."""
+
+
+class TooManyBroken(RuntimeError):
+    """More examples than allowed cannot be read."""
+
+
+class Store(Protocol):
+    """What the loop needs of checkpoints.store."""
+
+    def save(self, step: int, state: Any, metrics: Mapping[str, float]) -> None: ...
+
+    def wait(self) -> None: ...
+
+
+class StopSignal:
+    """Remembers SIGTERM and SIGINT; with several processes, all stop at the same step."""
+
+    def __init__(self):
+        self.requested = False
+        self._before = {}
+
+    def __enter__(self) -> 'StopSignal':
+        if jax.process_count() == 1:
+            for number in (signal.SIGTERM, signal.SIGINT):
+                self._before[number] = signal.signal(number, self._note)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _note(self, number: int, _: Any) -> None:
+        self.requested = True
+
+    def at(self, step: int) -> bool:
+        """Whether to stop before `step`; a collective when there are several processes."""
+        if jax.process_count() == 1:
+            return self.requested
+        from jax.experimental import multihost_utils
+
+        return multihost_utils.reached_preemption_sync_point(step)
+
+
+@dataclasses.dataclass
+class Averages:
+    """Sums (sum, weight) pairs over steps and divides once."""
+
+    sums: dict[str, list[float]] = dataclasses.field(
+        default_factory=lambda: collections.defaultdict(lambda: [0.0, 0.0])
+    )
+
+    def add(self, name: str, total: float, weight: float) -> None:
+        self.sums[name][0] += total
+        self.sums[name][1] += weight
+
+    def take(self) -> dict[str, float]:
+        """{name: average} since the last call."""
+        averages = {name: total / weight for name, (total, weight) in self.sums.items() if weight > 0}
+        self.sums.clear()
+        return averages
+
+
+@dataclasses.dataclass
+class Fit:
+    """Everything the loop works with; run() is the loop.
+
+    train_step(state, frozen, {task: batch}) -> (state, metrics). batches: dicts as data.pipeline.train_batches gives.
+    sources: (name, task) by number. place: a process's rows to the mesh. evaluate(state, step) -> figures.
+    name_example(source number, id) -> text; why_broken(source number, id) -> text.
+    """
+
+    train_step: Callable[[Any, Any, Mapping[str, Any]], tuple[Any, Mapping[str, Any]]]
+    batches: Iterable[dict[str, np.ndarray]]
+    sources: list[tuple[str, str]]
+    total_steps: int
+    rhythm: Rhythm
+    place: Callable[[Any], Any]
+    evaluate: Callable[[state_lib.TrainState, int], dict[str, float]]
+    store: Store
+    writer: writer_lib.Writer
+    progress: writer_lib.Progress
+    name_example: Callable[[int, int], str]
+    why_broken: Callable[[int, int], str]
+
+    def run(self, state: state_lib.TrainState, frozen: Any, first_step: int) -> state_lib.TrainState:
+        """Trains from first_step to total_steps and returns the last state.
+
+        Raises Diverged, TooManyBroken; exits with 143 after SIGTERM or SIGINT, once a checkpoint is written.
+        """
+        self._averages, self._pending = Averages(), collections.deque()
+        self._broken: dict[tuple[int, int], None] = {}
+        self._drawn = self._replaced = 0
+        saved = first_step
+        with StopSignal() as stop:
+            for batch in self.batches:
+                step = int(batch.pop('step'))
+                if stop.at(step):
+                    self._settle(0)
+                    if step > saved:
+                        self.store.save(step, state, {})
+                    self.store.wait()
+                    self.progress.close()
+                    logging.warning('stopped by a signal after step %d; the same command goes on from there', step)
+                    raise SystemExit(EXIT_STOPPED)
+                number = int(batch.pop('source'))
+                self._count_broken(number, batch)
+                ids, task = batch['example_id'], self.sources[number][1]
+                state, metrics = self.train_step(state, frozen, {task: self.place(batch)})
+                self._pending.append((step, number, ids, metrics))
+                self._settle(LAG)
+                done = step + 1
+                last = done == self.total_steps
+                if _due(done, self.rhythm.log) or last:
+                    self._settle(0)
+                    self.writer.scalars(done, self._averages.take())
+                evaluated: dict[str, float] = {}
+                if _due(done, self.rhythm.evaluate) or last:
+                    self._settle(0)
+                    evaluated = self.evaluate(state, done)
+                    self.writer.scalars(done, evaluated)
+                    self.writer.flush()
+                if evaluated or _due(done, self.rhythm.save) or last:
+                    self._settle(0)
+                    self.store.save(done, state, evaluated)
+                    saved = done
+        self.store.wait()
+        self.progress.close()
+        return state
+
+    def _settle(self, lag: int) -> None:
+        """Fetches the results of all but the newest `lag` steps; raises Diverged at the first that is not finite."""
+        while len(self._pending) > lag:
+            step, number, ids, metrics = self._pending.popleft()
+            values = jax.device_get(metrics)
+            name, task = self.sources[number]
+            if not values['finite']:
+                self.store.wait()
+                self.progress.close()
+                examples = ', '.join(self.name_example(number, int(i)) for i in ids)
+                raise Diverged(
+                    f'the loss or its gradient is not finite at step {step} (source {name}, task {task}, loss '
+                    f'{float(values["loss"]):g}, gradient norm {float(values["gradient_norm"]):g}); '
+                    f'examples: {examples}. '
+                    'The parameters were not changed by this step and the last checkpoint is intact. Try a lower '
+                    'schedule.rate, a longer warm-up or train.clip_norm.'
+                )
+            averages = self._averages
+            for key in ('loss', 'gradient_norm', 'rate'):
+                averages.add(f'train/{key}', float(values[key]), 1.0)
+            for logged, parts in values['logs'].items():
+                for key, (total, weight) in parts.items():
+                    averages.add(f'train/{logged}/{key}', float(total), float(weight))
+            for other, (source, _) in enumerate(self.sources):
+                averages.add(f'train/share/{source}', float(other == number), 1.0)
+            shown = {'loss': float(values['loss'])}
+            self.progress.update(step + 1, len(ids) * jax.process_count(), shown)
+
+    def _count_broken(self, number: int, batch: Mapping[str, np.ndarray]) -> None:
+        """Reports each unreadable example once; raises TooManyBroken when they are more than the allowed share."""
+        self._drawn += len(batch['replaced'])
+        self._replaced += int(np.count_nonzero(batch['replaced']))
+        for example in batch['broken_id'][batch['broken_id'] >= 0]:
+            key = (number, int(example))
+            if key not in self._broken:
+                self._broken[key] = None
+                logging.warning('skipped %s: %s', self.name_example(*key), self.why_broken(*key))
+        self._averages.add('train/replaced', float(np.count_nonzero(batch['replaced'])), len(batch['replaced']))
+        if self._drawn >= JUDGED_AFTER and self._replaced > self.rhythm.broken_share * self._drawn:
+            self.store.wait()
+            self.progress.close()
+            named = '; '.join(f'{self.name_example(*key)}' for key in list(self._broken)[:10])
+            raise TooManyBroken(
+                f'{self._replaced} of the {self._drawn} examples drawn so far cannot be read, more than the allowed '
+                f'{self.rhythm.broken_share:.0%}: {named}. Mend or remove these files (tools/check_data.py lists all), '
+                'or raise log.broken_share.'
+            )
+
+
+def _due(done: int, every: int) -> bool:
+    return every > 0 and done % every == 0
