@@ -1,0 +1,267 @@
+"""A run on disk: config, metrics and evaluations of a workdir, read and checked.
+
+W/config.json is needed; W/metrics.jsonl (format: vidloc/train/writer.py), W/eval/<source>.json,
+W/environment.json and W/model.json may be absent. Every fault is a RunError that names the file and what to do.
+"""
+
+import dataclasses
+import json
+import math
+import os
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+
+class RunError(ValueError):
+    """A folder is no run, or one of its files is not as it should be; the text fits on one line."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Detection:
+    """What a run measured on a source of boxes (W/eval/<source>.json of kind `detection`).
+
+    An AP is None where the validation truth has no box of the class. `prior_map` and `prior_per_class` are
+    the scores of predicting each class's training frequency for every box. `prevalence` is a class's share of
+    the validation truth boxes, `train_count` its labels in training. Paths are as the file gives them.
+    `video_start`: seconds at which each video file starts on the annotation's clock; 0 where not given.
+    """
+
+    source: str
+    step: int
+    metrics: Mapping[str, float | None]
+    classes: tuple[str, ...]
+    per_class: Mapping[str, float | None]
+    prevalence: Mapping[str, float | None]
+    train_count: Mapping[str, float | None]
+    prior_map: float | None
+    prior_per_class: Mapping[str, float | None]
+    groups: Mapping[str, tuple[str, ...]]
+    group_map: Mapping[str, float | None]
+    ground_truth: str
+    label_map: str
+    videos: str
+    detections: str
+    keyframes: int
+    video_start: float = 0.0
+
+    MAIN = 'frame_map@0.5'
+
+
+@dataclasses.dataclass(frozen=True)
+class Classification:
+    """What a run measured on a source of clips (kind `classification`).
+
+    confusion[i][j]: clips of class i that were taken for class j, in the order of `classes`.
+    """
+
+    source: str
+    step: int
+    metrics: Mapping[str, float | None]
+    classes: tuple[str, ...]
+    per_class: Mapping[str, float | None]
+    chance: float
+    confusion: tuple[tuple[int, ...], ...]
+
+    MAIN = 'top1'
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """All that a page needs of a workdir; `name` is the config's, or the folder's where it has none."""
+
+    workdir: pathlib.Path
+    name: str
+    config: Mapping[str, Any]
+    metrics: tuple[Mapping[str, float], ...]
+    detections: tuple[Detection, ...]
+    classifications: tuple[Classification, ...]
+    environment: Mapping[str, Any] | None
+    model: Mapping[str, Any] | None
+
+
+def read_run(workdir: str | os.PathLike) -> Run:
+    """Reads a workdir.
+
+    Raises:
+      RunError: it is no workdir, or a file in it is damaged.
+    """
+    workdir = pathlib.Path(workdir)
+    if not workdir.is_dir():
+        raise RunError(f'{workdir}: there is no such folder; give the workdir of a run (runs/<config>).')
+    if not (workdir / 'config.json').is_file():
+        raise RunError(f'{workdir}: this is not the workdir of a run, for it has no config.json.')
+    config = _read_object(workdir / 'config.json')
+    name = config['name'] if 'name' in config else workdir.resolve().name
+    detections, classifications = [], []
+    for path in sorted((workdir / 'eval').glob('*.json')):
+        data = _read_object(path)
+        kind = _field(path, data, 'kind', str)
+        if kind == 'detection':
+            detections.append(_detection(path, data))
+        elif kind == 'classification':
+            classifications.append(_classification(path, data))
+        else:
+            raise RunError(f'{path}: kind is {kind!r}; detection and classification are known.')
+    metrics = workdir / 'metrics.jsonl'
+    return Run(
+        workdir=workdir,
+        name=str(name),
+        config=config,
+        metrics=tuple(read_metrics(metrics)) if metrics.exists() else (),
+        detections=tuple(detections),
+        classifications=tuple(classifications),
+        environment=_read_optional(workdir / 'environment.json'),
+        model=_read_optional(workdir / 'model.json'),
+    )
+
+
+def read_metrics(path: str | os.PathLike) -> list[dict[str, float]]:
+    """The logged values by step: one dict a step in rising order, with `step` and all names logged at it.
+
+    Where a step and a name occur twice (the run went on from a checkpoint before them), the last line counts.
+    "nan", "inf" and "-inf" come back as floats. A last line without its newline that is no whole object is
+    left out: the run is writing it, or was killed there.
+
+    Raises:
+      RunError: another line is not as vidloc/train/writer.py writes it.
+      OSError: the file cannot be read.
+    """
+    path = pathlib.Path(path)
+    text = path.read_bytes().decode('utf-8', errors='replace')
+    steps: dict[int, dict[str, float]] = {}
+    lines = text.split('\n')
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            entry = json.loads(line)
+            step = entry.pop('step')
+            values = {name: float(value) for name, value in entry.items()}
+            if isinstance(step, bool) or not isinstance(step, int):
+                raise ValueError('the step is no whole number')
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            if number == len(lines):
+                break
+            raise RunError(
+                f'{path}:{number}: no line of metrics (a JSON object with `step` and numbers); delete it.'
+            ) from error
+        steps.setdefault(step, {'step': step}).update(values)
+    return [steps[step] for step in sorted(steps)]
+
+
+def series(metrics: tuple[Mapping[str, float], ...] | list[dict[str, float]]) -> dict[str, list[tuple]]:
+    """{name: [(step, value), ...]} in the order of first appearance."""
+    result: dict[str, list[tuple]] = {}
+    for row in metrics:
+        for name, value in row.items():
+            if name != 'step':
+                result.setdefault(name, []).append((row['step'], value))
+    return result
+
+
+def flat(tree: Mapping[str, Any] | None, prefix: str = '') -> dict[str, str]:
+    """A JSON tree as {dotted name: text of the value}; lists of plain values stay one value."""
+    result: dict[str, str] = {}
+    for key, value in (tree or {}).items():
+        if isinstance(value, Mapping) and value:
+            result.update(flat(value, f'{prefix}{key}.'))
+        else:
+            result[f'{prefix}{key}'] = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return result
+
+
+def _read_object(path: pathlib.Path) -> dict[str, Any]:
+    try:
+        data = json.loads(path.read_text(encoding='utf-8'))
+    except (ValueError, RecursionError) as error:
+        raise RunError(f'{path}: this is not valid JSON ({error}); write it again or delete it.') from error
+    if not isinstance(data, dict):
+        raise RunError(f'{path}: this is a JSON {type(data).__name__}, not an object.')
+    return data
+
+
+def _read_optional(path: pathlib.Path) -> dict[str, Any] | None:
+    return _read_object(path) if path.exists() else None
+
+
+def _field(path: pathlib.Path, data: Mapping[str, Any], key: str, kind: type) -> Any:
+    """data[key], checked to be of `kind` (a float may be written as an int; bool is no number)."""
+    if key not in data:
+        raise RunError(f'{path}: the key `{key}` is missing; evaluate the run again.')
+    value = data[key]
+    allowed = (int, float) if kind is float else kind
+    if not isinstance(value, allowed) or (isinstance(value, bool) and kind is not bool):
+        raise RunError(f'{path}: `{key}` is {value!r:.60}, which is no {kind.__name__}.')
+    return value
+
+
+def _score(path: pathlib.Path, key: str, value: Any) -> float | None:
+    """A number or None; a number that is not finite counts as unknown too."""
+    if value is None or (isinstance(value, (int, float)) and not isinstance(value, bool)):
+        return None if value is None or not math.isfinite(value) else float(value)
+    raise RunError(f'{path}: `{key}` holds {value!r:.60}, which is neither a number nor null.')
+
+
+def _scores(path: pathlib.Path, data: Mapping[str, Any], key: str, needed: tuple[str, ...] = ()) -> dict:
+    values = _field(path, data, key, dict)
+    missing = [name for name in needed if name not in values]
+    if missing:
+        raise RunError(f'{path}: `{key}` says nothing of {", ".join(missing[:3])}; evaluate the run again.')
+    return {name: _score(path, key, value) for name, value in values.items()}
+
+
+def _classes(path: pathlib.Path, data: Mapping[str, Any]) -> tuple[str, ...]:
+    classes = _field(path, data, 'classes', list)
+    if not classes or not all(isinstance(name, str) for name in classes) or len(set(classes)) < len(classes):
+        raise RunError(f'{path}: `classes` must be a list of different names, at least one.')
+    return tuple(classes)
+
+
+def _metrics(path: pathlib.Path, data: Mapping[str, Any], main: str) -> dict[str, float | None]:
+    metrics = _scores(path, data, 'metrics')
+    if main not in metrics:
+        raise RunError(f'{path}: `metrics` has no `{main}`; evaluate the run again.')
+    return metrics
+
+
+def _detection(path: pathlib.Path, data: Mapping[str, Any]) -> Detection:
+    classes = _classes(path, data)
+    groups = {}
+    for group, names in _field(path, data, 'groups', dict).items():
+        if not isinstance(names, list) or not set(names) <= set(classes):
+            raise RunError(f'{path}: the group `{group}` must be a list of names that `classes` has.')
+        groups[group] = tuple(names)
+    texts = ('source', 'ground_truth', 'label_map', 'videos', 'detections')
+    per_class = ('per_class', 'prevalence', 'train_count', 'prior_per_class')
+    return Detection(
+        classes=classes,
+        groups=groups,
+        group_map=_scores(path, data, 'group_map'),
+        metrics=_metrics(path, data, Detection.MAIN),
+        prior_map=_score(path, 'prior_map', data.get('prior_map')),
+        video_start=_field(path, data, 'video_start', float) if 'video_start' in data else 0.0,
+        **{key: _field(path, data, key, str) for key in texts},
+        **{key: _scores(path, data, key, classes) for key in per_class},
+        **{key: _field(path, data, key, int) for key in ('step', 'keyframes')},
+    )
+
+
+def _classification(path: pathlib.Path, data: Mapping[str, Any]) -> Classification:
+    classes = _classes(path, data)
+    confusion = _field(path, data, 'confusion', list)
+    square = len(confusion) == len(classes) and all(
+        isinstance(row, list) and len(row) == len(classes) and all(isinstance(n, int) and n >= 0 for n in row)
+        for row in confusion
+    )
+    if not square:
+        raise RunError(f'{path}: `confusion` must be {len(classes)} rows of {len(classes)} counts.')
+    return Classification(
+        source=_field(path, data, 'source', str),
+        step=_field(path, data, 'step', int),
+        metrics=_metrics(path, data, Classification.MAIN),
+        classes=classes,
+        per_class=_scores(path, data, 'per_class', classes),
+        chance=float(_field(path, data, 'chance', float)),
+        confusion=tuple(tuple(row) for row in confusion),
+    )

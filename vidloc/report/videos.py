@@ -1,0 +1,180 @@
+"""Annotated validation videos: which ones, what is drawn on them, and the mp4 files beside the page."""
+
+import base64
+import dataclasses
+import hashlib
+import io
+import os
+import pathlib
+from collections.abc import Sequence
+
+import numpy as np
+from PIL import Image
+
+from vidloc.annotations import ava, ava_table, label_map
+from vidloc.annotations.records import VideoRecord
+from vidloc.data import encode, sources, video
+from vidloc.report import draw
+from vidloc.report.plots import Span
+from vidloc.report.run import Detection
+
+SHOWN = 6
+# A long video is cut: this many seconds, from one second before its first keyframe.
+MAX_SECONDS = 12.0
+MAX_FPS = 15.0
+# A box is labelled with its best class, and with the second best where that has at least this score.
+SECOND_LABEL = 0.3
+# The timeline of a video shows at most so many classes.
+TIMELINE_ROWS = 8
+
+RULE = (
+    f'The {SHOWN} videos come first when the names of all validation videos are sorted by their SHA-256; '
+    'how well they came out plays no part.'
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Annotated:
+    """One video of the page. `file` is None where it could not be made, and `problem` says why.
+
+    start: seconds of the video that the cut begins at; all times below count from it.
+    poster: JPEG bytes of the annotated frame at the first keyframe.
+    rows: per class its spans, for the timeline.
+    """
+
+    name: str
+    file: str | None = None
+    problem: str = ''
+    poster: bytes = b''
+    width: int = 0
+    height: int = 0
+    start: float = 0.0
+    seconds: float = 0.0
+    keyframes: tuple[float, ...] = ()
+    rows: tuple[tuple[str, tuple[Span, ...]], ...] = ()
+
+    @property
+    def poster_url(self) -> str:
+        return 'data:image/jpeg;base64,' + base64.b64encode(self.poster).decode('ascii')
+
+
+def chosen(names: Sequence[str]) -> list[str]:
+    """The first SHOWN names in the order of the SHA-256 of their UTF-8 bytes."""
+    return sorted(names, key=lambda name: hashlib.sha256(name.encode('utf-8')).digest())[:SHOWN]
+
+
+def annotated(result: Detection, workdir: pathlib.Path, folder: pathlib.Path, first: int) -> list[Annotated]:
+    """Draws the chosen videos of a source into `folder` as video_<first>.mp4 and so on.
+
+    A video that is missing or damaged comes back with its problem instead of a file.
+
+    Raises:
+      AnnotationError, OSError: the ground truth, the label map or the detections cannot be read.
+    """
+    labels = _found(result.label_map, workdir)
+    records = {r.video: r for r in ava.read_ava([_found(result.ground_truth, workdir)], labels)}
+    names = chosen(list(records))
+    guesses = _predictions(workdir / result.detections, label_map.read_label_map(labels), names)
+    clips = []
+    for number, name in enumerate(names, first):
+        try:
+            path = sources.find_videos(result.source, _found(result.videos, workdir), [records[name]])[name]
+            clips.append(_draw_video(name, path, records[name], guesses[name], result.video_start, folder, number))
+        except (sources.DataError, video.VideoError, OSError) as error:
+            clips.append(Annotated(name, problem=str(error)))
+    return clips
+
+
+def _found(path: str, workdir: pathlib.Path) -> str:
+    """`path` as given, or below the workdir where only that exists (a run moved with its data)."""
+    inside = workdir / path
+    return str(inside) if not os.path.exists(path) and inside.exists() else path
+
+
+def _predictions(path, classes: dict[int, str], names: Sequence[str]) -> dict[str, dict[float, list]]:
+    """{video: {timestamp: [(box, ((class, score), ...) best first)]}} of the named videos."""
+    table = ava_table.read_ava_table(path)
+    result = {}
+    for name in names:
+        people: dict[float, dict[tuple, list]] = {}
+        for i in np.flatnonzero((table['video'] == name) & np.isin(table['action_id'], list(classes))):
+            box = tuple(float(table[side][i]) for side in ('x1', 'y1', 'x2', 'y2'))
+            label = classes[int(table['action_id'][i])]
+            labels = people.setdefault(round(float(table['timestamp'][i]), 3), {}).setdefault(box, [])
+            labels.append((label, float(table['score'][i])))
+        result[name] = {
+            time: [(box, tuple(sorted(labels, key=lambda label: -label[1]))) for box, labels in boxes.items()]
+            for time, boxes in people.items()
+        }
+    return result
+
+
+def _draw_video(
+    name: str, path: str, record: VideoRecord, guesses, video_start: float, folder: pathlib.Path, number: int
+) -> Annotated:
+    index = video.index_video(path)
+    begin = max(0.0, record.keyframes[0] - video_start - 1.0) if index.duration > MAX_SECONDS else 0.0
+    seconds = min(index.duration - begin, MAX_SECONDS)
+    keyframes = []
+    scores: list[dict[str, float]] = []
+    for time in record.keyframes:
+        at = time - video_start - begin
+        if not 0 <= at <= seconds:
+            continue
+        people = [
+            draw.Person(person.box, tuple((label, None) for label in person.labels))
+            for person in record.boxes
+            if person.time == time
+        ]
+        found = guesses.get(round(time, 3), [])
+        keyframes.append(draw.Keyframe(round(at, 3), tuple(people), tuple(draw.Person(b, _best(s)) for b, s in found)))
+        best: dict[str, float] = {}
+        for label, score in (pair for _, labels in found for pair in labels):
+            best[label] = max(score, best[label]) if label in best else score
+        scores.append(best)
+    if not keyframes:
+        raise video.VideoError(
+            f'{path}: none of its keyframes lies within the {index.duration:.1f} s of the file; '
+            'set the `time_offset` of its source.'
+        )
+    fps = min(len(index.pts) / index.duration, MAX_FPS)
+    times = np.arange(max(1, round(seconds * fps))) / fps
+    frames = video.read_frames(path, begin + times, index=index)
+    file = folder / f'video_{number:02d}.mp4'
+    encode.write_video(file, draw.annotate(frames, times, keyframes), fps, crf=20)
+    first = int(np.argmin(np.abs(times - keyframes[0].time)))
+    poster = draw.draw_frame(frames[first], keyframes[0], time=float(times[first]))
+    buffer = io.BytesIO()
+    Image.fromarray(poster).save(buffer, 'JPEG', quality=82)
+    return Annotated(
+        name=name,
+        file=file.name,
+        poster=buffer.getvalue(),
+        width=poster.shape[1],
+        height=poster.shape[0],
+        start=begin,
+        seconds=len(times) / fps,
+        keyframes=tuple(keyframe.time for keyframe in keyframes),
+        rows=_rows(keyframes, scores, len(times) / fps),
+    )
+
+
+def _best(labels: tuple[tuple[str, float], ...]) -> tuple[tuple[str, float], ...]:
+    """The labels to write on a box: the best, and the second best from SECOND_LABEL on."""
+    return labels[:1] + tuple(label for label in labels[1:2] if label[1] >= SECOND_LABEL)
+
+
+def _rows(keyframes: Sequence[draw.Keyframe], scores: Sequence[dict[str, float]], seconds: float):
+    """Spans of the classes that are true or drawn at some keyframe, true ones first, as they appear."""
+    true = [label for k in keyframes for person in k.truth for label, _ in person.labels]
+    drawn = [label for k in keyframes for person in k.predicted for label, _ in person.labels]
+    names = list(dict.fromkeys([*true, *drawn]))[:TIMELINE_ROWS]
+    where = draw.spans([keyframe.time for keyframe in keyframes], seconds)
+    rows = []
+    for name in names:
+        row = []
+        for keyframe, best, (start, end) in zip(keyframes, scores, where, strict=True):
+            truth = any(name == label for person in keyframe.truth for label, _ in person.labels)
+            row.append(Span(start, end, truth, best.get(name)))
+        rows.append((name, tuple(row)))
+    return tuple(rows)
