@@ -18,15 +18,18 @@ MAY = {
     'data': {'data', 'annotations', 'ops'},
     'models': {'models', 'ops'},
     'tasks': {'tasks', 'models', 'metrics', 'losses', 'ops'},
+    'settings': set(),
     'checkpoints.store': set(),
+    'checkpoints.frozen': {'checkpoints.store'},
     'synthetic': {'synthetic', 'annotations', 'data.video', 'data.encode'},
     'report': {'report', 'metrics', 'data', 'annotations'},
     'train': {'train', 'tasks.base', 'models.localizer', 'models.layers', 'checkpoints.store'},
     'build': {
-        'config', 'losses', 'ops', 'annotations', 'metrics', 'data', 'models', 'tasks', 'checkpoints', 'train',
+        'config', 'settings', 'losses', 'ops', 'annotations', 'metrics', 'data', 'models', 'tasks', 'checkpoints', 'train',
         'synthetic', 'report',
     },
     'main': {'*'},
+    'run': {'*'},
 }  # fmt: skip
 HEAVY = ('av', 'grain', 'tensorflow_datasets', 'orbax', 'dm_pix', 'matplotlib', 'PIL')
 WITHOUT_JAX = (

@@ -1,0 +1,160 @@
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+from vidloc import build
+from vidloc import config as config_lib
+
+ROOT = pathlib.Path(__file__).parent.parent
+VIVIT = {'kind': 'vivit', 'width': 16, 'mlp': 32, 'heads': 2, 'spatial_layers': 1, 'temporal_layers': 1}
+SMALL = {
+    'name': 'small',
+    'backbone': {**VIVIT, 'grid': (2, 2, 2), 'patch': (8, 8)},
+    'tasks': {'street': {'kind': 'action_detection', 'classes': ('walk', 'run')}},
+    'sources': {'street': {'task': 'street', 'format': 'ava', 'frames': 4, 'size': (16, 16)}},
+    'optimizer': {'kind': 'sgd'},
+}
+
+
+def changed(**parts) -> dict:
+    return {**SMALL, **parts}
+
+
+def test_config_is_filled_with_every_field_of_the_chosen_parts():
+    config = build.config(**SMALL)
+    assert config.backbone.drop_path == 0.0
+    assert config.sources.street.match_iou == 0.75
+    assert config.tasks.street.head.pool == 'max'
+    assert config.schedule.rate == 0.1
+    assert config.loading.workers == 0
+
+
+@pytest.mark.parametrize(
+    ('parts', 'words'),
+    [
+        ({'backbone': {**SMALL['backbone'], 'drop_paht': 0.1}}, ('backbone.drop_paht', "'drop_path'")),
+        ({'backbone': {'kind': 'vivvit'}}, ('backbone.kind', "'vivit'")),
+        ({'backbone': VIVIT}, ('backbone', 'grid')),
+        ({'optimizer': {'kind': 'sgd', 'momentun': 0.9}}, ('optimizer.momentun', "'momentum'")),
+        ({'optimizer': {}}, ('optimizer', 'adamw, sgd')),
+        ({'trian': {'epochs': 1}}, ('trian', "'train'")),
+        ({'train': {'epoch': 1}}, ('train.epoch', "'epochs'")),
+        ({'sources': {'street': {'task': 'stret', 'format': 'ava'}}}, ('sources.street.task', "'street'")),
+        ({'sources': {'street': {'task': 'street', 'format': 'avaa'}}}, ('sources.street.format', "'ava'")),
+        ({'tasks': {'street': {'kind': 'detection'}}}, ('tasks.street.kind', "'action_detection'")),
+    ],
+)
+def test_what_does_not_exist_is_named_with_its_nearest(parts, words):
+    with pytest.raises(config_lib.ConfigError) as caught:
+        build.config(**changed(**parts))
+    text = str(caught.value)
+    assert '\n' not in text
+    assert all(word in text for word in words), text
+
+
+@pytest.mark.parametrize(
+    ('override', 'words'),
+    [
+        ('--config.trian.epochs=3', ('trian', "'train'")),
+        ('--config.train.epoch=3', ('train', "'epochs'")),
+        ('--config.sources.stret.videos=x', ('sources', "'street'")),
+        ('--config.backbone.width.x=3', ('config.backbone.width is a value',)),
+    ],
+)
+def test_misspelt_overrides_name_the_nearest(override, words):
+    with pytest.raises(config_lib.ConfigError) as caught:
+        config_lib.check_overrides(build.config(**SMALL), ['--workdir=x', override])
+    assert all(word in str(caught.value) for word in words), caught.value
+
+
+def test_right_overrides_pass():
+    config_lib.check_overrides(build.config(**SMALL), ['--config=x.py', '--config.train.epochs=3', '-v', '1'])
+
+
+def test_flatten_and_plain_are_inverse_enough_to_compare_configs():
+    flat = config_lib.flatten(build.config(**SMALL))
+    assert flat['backbone.grid'] == (2, 2, 2)
+    assert flat['eval_sources'] == {}
+    assert flat['sources.street.task'] == 'street'
+
+
+def test_a_task_without_a_source_is_refused():
+    tasks = {**SMALL['tasks'], 'clips': {'kind': 'classification', 'num_classes': 3}}
+    with pytest.raises(config_lib.ConfigError, match=r'tasks\.clips.*no source'):
+        build.experiment(build.config(**changed(tasks=tasks)))
+
+
+def test_freezing_table_sets_the_boundaries_of_the_stacked_layers():
+    backbone = {**SMALL['backbone'], 'spatial_layers': 3}
+    table = (('backbone/spatial/block_0[01]/.*', None, False), ('.*', 1.0, True))
+    experiment = build.experiment(build.config(**changed(backbone=backbone, trainable=table)))
+    assert experiment.segments['backbone/spatial'] == ((0, 1), (2, 2))
+    frozen = experiment.partition.total() - experiment.partition.total(trainable=True)
+    # A block of width 16 and mlp 32: two norms, four square maps with biases, two mlp maps with biases.
+    assert frozen == 2 * (2 * 32 + 4 * (16 * 16 + 16) + 2 * 16 * 32 + 32 + 16)
+
+
+def test_a_table_that_matches_nothing_is_refused_in_words():
+    with pytest.raises(config_lib.ConfigError, match='wins no leaf'):
+        build.experiment(build.config(**changed(trainable=(('bakcbone/.*', None, False), ('.*', 1.0, True)))))
+
+
+CONFIGS = sorted(path.name for path in (ROOT / 'configs').glob('*.py'))
+
+
+@pytest.mark.parametrize('name', CONFIGS)
+def test_every_config_loads_builds_and_says_what_it_is(name):
+    path = ROOT / 'configs' / name
+    config = config_lib.load(str(path))
+    experiment = build.experiment(config)
+    assert experiment.partition.total(trainable=True) > 0
+    assert set(experiment.tasks) == set(config.tasks)
+    text = path.read_text(encoding='utf-8')
+    assert 'Paper:' in text
+    assert 'python -m vidloc.main --config=configs/' + name in text
+
+
+def test_the_paper_config_has_the_paper_settings():
+    config = config_lib.load(str(ROOT / 'configs' / 'cofinetune_ava.py'))
+    experiment = build.experiment(config)
+    # ViViT-B/16x2 without a head (facts of google-research/scenic, 115,062,928 with the 307,600 of a 400-class head).
+    heads = sum(768 * n + n for n in (60, 400, 339, 174))
+    assert experiment.partition.total() == 115_062_928 - 307_600 + heads
+    assert (config.schedule.rate, config.train.batch_size, config.train.epochs) == (0.2, 128, 15.0)
+    assert config.schedule.warmup_epochs == 2.5
+    assert (config.optimizer.kind, config.optimizer.momentum) == ('sgd', 0.9)
+    assert config.backbone.drop_path == 0.2
+    view = config.sources.ava
+    assert (view.frames, view.rate, view.scale, view.box_jitter, view.threshold) == (32, 15.0, (0.65, 1.1), 0.15, 0.8)
+    assert config.mixture.strategy == 'weighted'
+
+
+def main(*arguments: str) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, '-m', 'vidloc.main', *arguments], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+
+
+def test_command_line_without_data_says_what_it_looked_for_and_how_to_get_there():
+    done = main('--config=configs/cofinetune_ava.py:/nowhere', '--workdir=/nowhere/run')
+    assert done.returncode == 2
+    assert 'Traceback' not in done.stderr
+    for words in ('/nowhere/ava/videos', "format 'ava'", 'sources.k400.annotations', 'make_mocapstreet.py'):
+        assert words in done.stderr
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'words'),
+    [
+        ((), '--config'),
+        (('--config=configs/nothing.py',), 'configs/nothing.py'),
+        (('--config=configs/mocapstreet.py', '--config.train.stps=3'), "'steps'"),
+    ],
+)
+def test_wrong_command_lines_get_one_line(arguments, words):
+    done = main(*arguments)
+    assert done.returncode == 2
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert words in done.stderr

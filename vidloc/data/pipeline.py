@@ -1,0 +1,220 @@
+"""From sources to batches: every batch is a pure function of (seed, step, process), so any step can be rebuilt."""
+
+import dataclasses
+import math
+import os
+import warnings
+import zlib
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from vidloc.data import batching, mixture, video
+
+# A broken example is replaced by another one; this many in a row means that the data set is broken.
+REPLACEMENTS = 8
+
+
+class BrokenData(RuntimeError):
+    """So many examples cannot be read that training on the rest would be training on another data set."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Loading:
+    """How batches are read.
+
+    workers: processes that decode; 0 decodes in `threads` threads of this process. prefetch: batches read ahead, by
+    each worker or by the threads together.
+    """
+
+    workers: int = 0
+    threads: int = 2
+    prefetch: int = 4
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """Step -> which examples: what grain reads from, random access, no state.
+
+    schedule [steps]: index of the source at each step. batch_sizes: global, per source in the order of `sources`.
+    rows: per source the rows [start, stop) of a global batch that this process reads.
+    """
+
+    sources: Sequence
+    schedule: np.ndarray
+    batch_sizes: tuple[int, ...]
+    rows: tuple[tuple[int, int], ...]
+    seed: int
+    first_step: int = 0
+
+    def __post_init__(self):
+        object.__setattr__(self, '_visits', mixture.visits(self.schedule, len(self.sources)))
+        object.__setattr__(self, '_orders', {})
+
+    def __len__(self) -> int:
+        return len(self.schedule) - self.first_step
+
+    def __getitem__(self, position: int) -> tuple[int, int, np.ndarray, np.ndarray]:
+        """(step, source, epochs [b], examples [b]) of this process at step first_step + position."""
+        step = self.first_step + int(position)
+        number = int(self.schedule[step])
+        done = int(self._visits[step]) * self.batch_sizes[number]
+        start, stop = self.rows[number]
+        epochs, places = np.divmod(np.arange(done + start, done + stop), len(self.sources[number]))
+        examples = [self._order(number, int(epoch))[place] for epoch, place in zip(epochs, places, strict=True)]
+        return step, number, epochs, np.array(examples)
+
+    def _order(self, number: int, epoch: int) -> np.ndarray:
+        if (number, epoch) not in self._orders:
+            name = zlib.crc32(self.sources[number].name.encode())
+            order = mixture.permutation((self.seed, name), epoch, len(self.sources[number]))
+            # Batches are read in order, so the epoch before the last is not asked for again.
+            for old in [key for key in self._orders if key[0] == number and key[1] < epoch - 1]:
+                self._orders.pop(old, None)
+            self._orders[number, epoch] = order
+        return self._orders[number, epoch]
+
+
+def example_seed(seed: int, source: str, epoch: int, example: int) -> np.random.SeedSequence:
+    """All the randomness of one example in one epoch, whatever batch, host or worker it lands in."""
+    return np.random.SeedSequence([seed, zlib.crc32(source.encode()), epoch, example])
+
+
+@dataclasses.dataclass(frozen=True)
+class Load:
+    """Reads one planned batch; runs in grain's threads or worker processes."""
+
+    sources: Sequence
+    seed: int
+
+    def __call__(self, planned: tuple[int, int, np.ndarray, np.ndarray]) -> dict[str, np.ndarray]:
+        """The batch, with `step` and `source` [] beside its arrays. Raises BrokenData."""
+        step, number, epochs, examples = planned
+        source = self.sources[number]
+        samples = [self._sample(source, int(e), int(i)) for e, i in zip(epochs, examples, strict=True)]
+        batch = batching.collate(samples, getattr(source.view, 'max_boxes', None))
+        return batch | {'step': np.int64(step), 'source': np.int64(number)}
+
+    def _sample(self, source, epoch: int, example: int) -> dict[str, np.ndarray]:
+        seeds = example_seed(self.seed, source.name, epoch, example)
+        rng = np.random.Generator(np.random.Philox(seeds))
+        marks = {'seed': seeds.generate_state(1)[0], 'replaced': False, 'broken_id': -1}
+        candidate = example
+        for _ in range(REPLACEMENTS + 1):
+            try:
+                sample = source.load(candidate, rng if source.train else None)
+                return sample | marks | {'example_id': candidate, 'example_valid': True}
+            except video.VideoError:
+                marks |= {'replaced': True, 'broken_id': example}
+                candidate = int(rng.integers(len(source)))
+        raise BrokenData(
+            f'source {source.name}: {REPLACEMENTS + 1} examples in a row cannot be read, the first is '
+            f'{source.examples[example].path}; {reason(source, example)}'
+        )
+
+
+def reason(source, example: int) -> str:
+    """Why an example cannot be read, in words; read once more, for workers have no voice."""
+    try:
+        source.load(example, None)
+    except video.VideoError as error:
+        return str(error)
+    return 'it could be read this time: the storage may be failing now and then'
+
+
+def train_batches(plan: Plan, loading: Loading) -> Iterator[dict[str, np.ndarray]]:
+    """Batches of this process from plan.first_step on, as Load returns them."""
+    import grain
+
+    dataset = grain.MapDataset.source(plan).map(Load(plan.sources, plan.seed))
+    return _read(dataset, loading)
+
+
+@dataclasses.dataclass(frozen=True)
+class EvalPlan:
+    """Batch -> examples in order; rows: those [start, stop) of a batch that this process reads."""
+
+    source: object
+    batch_size: int
+    rows: tuple[int, int]
+
+    def __len__(self) -> int:
+        return math.ceil(len(self.source) / self.batch_size)
+
+    def __getitem__(self, position: int) -> np.ndarray:
+        """[b] example ids of this process; ids past the end stand for filler."""
+        start, stop = self.rows
+        return int(position) * self.batch_size + np.arange(start, stop)
+
+
+@dataclasses.dataclass(frozen=True)
+class EvalLoad:
+    """Reads one batch without augmentation; an example that cannot be read is left invalid, never replaced."""
+
+    source: object
+
+    def __call__(self, ids: np.ndarray) -> dict[str, np.ndarray]:
+        samples = []
+        for i in ids:
+            marks = {'seed': np.uint32(0), 'replaced': False, 'broken_id': -1, 'example_id': int(i)}
+            try:
+                if i >= len(self.source):
+                    raise IndexError
+                samples.append(self.source.load(int(i), None) | marks | {'example_valid': True})
+            except (IndexError, video.VideoError) as error:
+                broken = int(i) if isinstance(error, video.VideoError) else -1
+                samples.append(marks | {'example_valid': False, 'broken_id': broken})
+        return batching.collate(_fill(samples, self.source), getattr(self.source.view, 'max_boxes', None))
+
+
+def _fill(samples: list[dict], source) -> list[dict]:
+    """Gives samples without arrays zeros of the right shape, so that every batch has the same shape."""
+    view, classes = source.view, len(source.classes)
+    empty = {
+        'video': np.zeros((view.frames, *view.size, 3), np.uint8),
+        'frame_valid': np.zeros(view.frames, bool),
+        'labels': np.zeros(classes, np.float32),
+    }
+    if hasattr(view, 'max_boxes'):
+        empty |= {
+            'labels': np.zeros((0, classes), np.float32),
+            'boxes': np.zeros((0, 4), np.float32),
+            'source_boxes': np.zeros((0, 4), np.float32),
+            'box_scores': np.zeros(0, np.float32),
+        }
+    return [empty | sample for sample in samples]
+
+
+def eval_batches(plan: EvalPlan, loading: Loading) -> Iterator[dict[str, np.ndarray]]:
+    """All examples of a source in order, in batches of one shape."""
+    import grain
+
+    return _read(grain.MapDataset.source(plan).map(EvalLoad(plan.source)), loading)
+
+
+def _read(dataset, loading: Loading) -> Iterator[dict[str, np.ndarray]]:
+    import grain
+
+    if loading.workers:
+        # Workers must not grab the accelerator when grain imports jax there; this process has its devices already.
+        os.environ.setdefault('JAX_PLATFORMS', 'cpu')
+        _parse_flags_if_needed()
+        options = grain.ReadOptions(num_threads=1, prefetch_buffer_size=1)
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore', DeprecationWarning)
+            stream = dataset.to_iter_dataset(options).mp_prefetch(
+                grain.MultiprocessingOptions(num_workers=loading.workers, per_worker_buffer_size=loading.prefetch)
+            )
+    else:
+        stream = dataset.to_iter_dataset(
+            grain.ReadOptions(num_threads=loading.threads, prefetch_buffer_size=loading.prefetch)
+        )
+    return iter(stream)
+
+
+def _parse_flags_if_needed() -> None:
+    """grain's workers read absl flags, which nobody has parsed in a notebook or a test."""
+    from absl import flags
+
+    if not flags.FLAGS.is_parsed():
+        flags.FLAGS.mark_as_parsed()

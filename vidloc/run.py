@@ -1,0 +1,390 @@
+"""A run from start to end: train (or resume), evaluate, describe. The order of what is done is the order of reading."""
+
+import dataclasses
+import json
+import logging
+import math
+import pathlib
+import platform
+import time
+from collections.abc import Mapping
+from importlib import metadata
+from typing import Any
+
+import jax
+import ml_collections
+import numpy as np
+from flax import traverse_util
+
+from vidloc import build
+from vidloc import config as config_lib
+from vidloc.checkpoints import frozen as frozen_lib
+from vidloc.checkpoints import store as store_lib
+from vidloc.data import pipeline, sources
+from vidloc.models import flops, layers
+from vidloc.report import results
+from vidloc.train import evaluate as evaluate_lib
+from vidloc.train import loop, sharding, step, writer
+from vidloc.train import state as state_lib
+
+# What may change between two starts in one workdir. The rest is what the run is.
+MAY_CHANGE = (
+    'eval.',
+    'log.',
+    'checkpoint.',
+    'mesh.',
+    'loading.',
+    'train.epochs',
+    'train.steps',
+    'hint',
+    'name',
+)
+PATHS = ('videos', 'annotations', 'labels', 'detections', 'excluded', 'class_list')
+PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'grain', 'numpy', 'av')
+
+
+class RunError(ValueError):
+    """A run cannot start or go on; the text says why and what to do."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Length:
+    """How long a run is, and which source is drawn when."""
+
+    schedule: np.ndarray
+    total: int
+    warmup: int
+    batch_sizes: tuple[int, ...]
+
+
+def length(config: ml_collections.ConfigDict, opened: Mapping[str, sources.Source]) -> Length:
+    """Steps from epochs of the summed sizes (or as given), warm-up likewise. Raises RunError."""
+    sizes = {name: len(source) for name, source in opened.items()}
+    batch_sizes = {name: source.view.batch_size or config.train.batch_size for name, source in opened.items()}
+    mix = config_lib.make(build.SECTIONS['mixture'], config.mixture)
+    try:
+        epoch = mix.steps_per_epoch(sizes, batch_sizes)
+    except ValueError as error:
+        raise RunError(str(error)) from error
+    total = config.train.steps or math.ceil(config.train.epochs * epoch)
+    if total < 1:
+        raise RunError('the run has no steps; set train.steps or train.epochs')
+    warmup = config.schedule.warmup_steps or round(config.schedule.warmup_epochs * epoch)
+    if warmup > total:
+        raise RunError(f'the warm-up of {warmup} steps is longer than the run of {total}')
+    return Length(mix.schedule(sizes, total, config.seed), total, warmup, tuple(batch_sizes.values()))
+
+
+def train(config: ml_collections.ConfigDict, workdir: str | pathlib.Path) -> dict[str, float]:
+    """Trains in `workdir`, from its last checkpoint if it has one; returns the last evaluation.
+
+    Raises ConfigError, DataError, AnnotationError, RunError, CheckpointError, Diverged, TooManyBroken: with texts for
+    the user.
+    """
+    started = time.time()
+    workdir = pathlib.Path(workdir)
+    lead = jax.process_index() == 0
+    mesh = sharding.make_mesh(data=config.mesh.data, fsdp=config.mesh.fsdp)
+    experiment = build.experiment(config)
+    opened = build.open_sources(config, experiment.tasks, train=True)
+    evaluated = build.open_sources(config, experiment.tasks, train=False)
+    check_workdir(workdir, config, opened)
+    plan = length(config, opened)
+    rows = tuple(sharding.process_rows(mesh, size) for size in plan.batch_sizes)
+    optimizer = experiment.optimizer(plan.total, plan.warmup)
+    if lead:
+        write_workdir(workdir, config, experiment, opened)
+        print(experiment.partition.overview(), flush=True)
+        print(summary(config, opened, plan, mesh), flush=True)
+
+    begin = start(experiment, optimizer, opened, mesh, workdir)
+    with writer.Writer(workdir, enabled=lead) as log, begin.store:
+        names = list(opened)
+        loading = config_lib.make(build.SECTIONS['loading'], config.loading)
+        batches = pipeline.train_batches(
+            pipeline.Plan(tuple(opened.values()), plan.schedule, plan.batch_sizes, rows, config.seed, begin.step),
+            loading,
+        )
+        predict = step.make_predict_step(experiment.apply, experiment.tasks)
+        last: dict[str, float] = {}
+
+        def evaluate(state: state_lib.TrainState, done: int) -> dict[str, float]:
+            last.clear()
+            weights = state_lib.weights(state)
+            last.update(
+                evaluate_all(experiment, evaluated, opened, predict, weights, begin.frozen, mesh, workdir, done)
+            )
+            return dict(last)
+
+        loop.Fit(
+            train_step=step.make_train_step(
+                experiment.apply, experiment.tasks, optimizer, accumulate=config.train.accumulate
+            ),
+            batches=batches,
+            sources=[(name, config.sources[name].task) for name in names],
+            total_steps=plan.total,
+            rhythm=config_lib.make(build.SECTIONS['log'], config.log),
+            place=lambda batch: sharding.global_batch(mesh, batch),
+            evaluate=evaluate,
+            store=begin.store,
+            writer=log,
+            progress=writer.Progress(plan.total, begin.step, enabled=lead),
+            name_example=lambda number, i: opened[names[number]].examples[i].path,
+            why_broken=lambda number, i: pipeline.reason(opened[names[number]], i),
+        ).run(begin.state, begin.frozen, begin.step)
+    if lead:
+        note_environment(workdir, mesh, time.time() - started)
+    return last
+
+
+def evaluate(config: ml_collections.ConfigDict, workdir: str | pathlib.Path) -> dict[str, float]:
+    """Evaluates the checkpoint that config.eval.checkpoint names; raises as train does."""
+    workdir = pathlib.Path(workdir)
+    mesh = sharding.make_mesh(data=config.mesh.data, fsdp=config.mesh.fsdp)
+    experiment = build.experiment(config)
+    opened = build.open_sources(config, experiment.tasks, train=True)
+    evaluated = build.open_sources(config, experiment.tasks, train=False)
+    plan = length(config, opened)
+    optimizer = experiment.optimizer(plan.total, plan.warmup)
+    begin = start(experiment, optimizer, opened, mesh, workdir, read_only=True)
+    predict = step.make_predict_step(experiment.apply, experiment.tasks)
+    weights = state_lib.weights(begin.state)
+    figures = evaluate_all(experiment, evaluated, opened, predict, weights, begin.frozen, mesh, workdir, begin.step)
+    with writer.Writer(workdir, enabled=jax.process_index() == 0) as log:
+        log.scalars(begin.step, figures)
+    return figures
+
+
+def describe(config: ml_collections.ConfigDict) -> dict[str, Any]:
+    """Parameters, FLOPs and memory of a step, from shapes alone: no data, no weights, nothing computed."""
+    experiment = build.experiment(config)
+    optimizer = experiment.optimizer(1, 0)
+    trained, frozen = experiment.partition.split(experiment.abstract_params)
+    state = jax.eval_shape(lambda params: state_lib.create(params, optimizer, experiment.tasks, seed=0), trained)
+    train_step = step.make_train_step(experiment.apply, experiment.tasks, optimizer, accumulate=config.train.accumulate)
+    counts, memory = {}, {}
+    for task, batch in experiment.abstract_batches.items():
+        traced = train_step.trace(state, frozen, {task: batch})
+        counts[task] = flops.count(traced.jaxpr)
+        analysis = traced.lower().compile().memory_analysis()
+        memory[task] = (
+            analysis.argument_size_in_bytes
+            + analysis.output_size_in_bytes
+            + analysis.temp_size_in_bytes
+            - analysis.alias_size_in_bytes
+        )
+    return {
+        'parameters_total': experiment.partition.total(),
+        'parameters_trainable': experiment.partition.total(trainable=True),
+        'rules': experiment.partition.counts(),
+        'flops_per_step': counts,
+        'memory_bytes': memory,
+    }
+
+
+@dataclasses.dataclass(frozen=True)
+class Start:
+    """Where a run begins: its state, the frozen parameters beside it, its checkpoints, and the steps done."""
+
+    state: state_lib.TrainState
+    frozen: Any
+    store: store_lib.Store
+    step: int
+
+
+def start(
+    experiment: build.Experiment,
+    optimizer: Any,
+    opened: Mapping[str, sources.Source],
+    mesh: jax.sharding.Mesh,
+    workdir: pathlib.Path,
+    *,
+    read_only: bool = False,
+) -> Start:
+    """From the newest usable checkpoint of `workdir`, or from scratch if it has none (read_only: an error then).
+
+    read_only: for evaluation; reads the checkpoint that config.eval.checkpoint names.
+    """
+    config = experiment.config
+    keep = config.checkpoint
+    policy = store_lib.Policy(keep=keep.latest, every=keep.every, best=keep.best or None)
+    folder, frozen_file = workdir / 'checkpoints', workdir / 'frozen.safetensors'
+    trained_shapes, frozen_shapes = experiment.partition.split(experiment.abstract_params)
+
+    if read_only or store_lib.Store(folder, policy).steps():
+        stored, mark = frozen_lib.read_frozen(frozen_file) if frozen_shapes else ({}, None)
+        run_form = layers.to_run(traverse_util.unflatten_dict(stored, sep='/'), experiment.segments)
+        frozen = sharding.place(mesh, run_form)
+        store = store_lib.Store(folder, policy, fingerprint=mark, read_only=read_only)
+        shapes = jax.eval_shape(
+            lambda params: state_lib.create(params, optimizer, experiment.tasks, seed=config.seed), trained_shapes
+        )
+        target = jax.tree.map(
+            lambda leaf, to: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=to),
+            shapes,
+            sharding.parameter_shardings(mesh, shapes),
+        )
+        state, done = store.restore(target, store.select(config.eval.checkpoint) if read_only else None)
+        return Start(state, frozen, store, done)
+
+    biases = build.start_biases(experiment, opened)
+
+    def make(key: jax.Array) -> tuple[state_lib.TrainState, Any]:
+        params = traverse_util.flatten_dict(experiment.init(key), sep='/')
+        params |= {name: jax.numpy.asarray(value) for name, value in biases.items()}
+        trained, frozen = experiment.partition.split(traverse_util.unflatten_dict(params, sep='/'))
+        return state_lib.create(trained, optimizer, experiment.tasks, seed=config.seed), frozen
+
+    state, frozen = sharding.initialise(mesh, make, jax.random.key(config.seed))
+    canonical = traverse_util.flatten_dict(layers.to_canonical(sharding.to_host(frozen)), sep='/')
+    mark = frozen_lib.fingerprint(canonical)
+    if jax.process_index() == 0:
+        frozen_lib.write_frozen(frozen_file, canonical)
+    return Start(state, frozen, store_lib.Store(folder, policy, fingerprint=mark), 0)
+
+
+def evaluate_all(
+    experiment, evaluated, opened, predict, params, frozen, mesh, workdir: pathlib.Path, done: int
+) -> dict[str, float]:
+    """Scores every evaluation source and writes W/eval/<source>*; returns {eval/<source>/<name>: value}."""
+    config, figures = experiment.config, {}
+    loading = config_lib.make(build.SECTIONS['loading'], config.loading)
+    size = -(-config.eval.batch_size // mesh.size) * mesh.size
+    for name, source in evaluated.items():
+        task_name = config.eval_sources[name].task
+        task = experiment.tasks[task_name]
+        plan = pipeline.EvalPlan(source, size, sharding.process_rows(mesh, size))
+        found, unread = evaluate_lib.predict(
+            lambda weights, batches: predict(weights, frozen, batches),
+            params,
+            task_name,
+            pipeline.eval_batches(plan, loading),
+            task.collector(source.examples),
+            place=lambda batch: sharding.global_batch(mesh, batch),
+            to_host=sharding.to_host,
+        )
+        for i in sorted(set(unread))[:5]:
+            logging.warning('not evaluated %s: %s', source.examples[i].path, pipeline.reason(source, i))
+        scores = task.score(found, source.truth())
+        figures |= {f'eval/{name}/{metric}': value for metric, value in scores.items()}
+        if unread:
+            figures[f'eval/{name}/unread'] = float(len(set(unread)))
+        if jax.process_index() == 0:
+            results.write(
+                workdir,
+                results.Scored(
+                    source=source,
+                    training=opened.get(name),
+                    detections=found,
+                    metrics=scores,
+                    step=done,
+                    files=config_lib.plain(config.eval_sources[name]),
+                    head=config.eval.head,
+                    tail=config.eval.tail,
+                ),
+            )
+    return figures
+
+
+def check_workdir(
+    workdir: pathlib.Path, config: ml_collections.ConfigDict, opened: Mapping[str, sources.Source]
+) -> None:
+    """Raises RunError when the workdir holds another run: other settings or other data."""
+    path = workdir / 'config.json'
+    if path.exists():
+        before = config_lib.flatten(json.loads(path.read_text(encoding='utf-8')))
+        now = config_lib.flatten(json.loads(as_json(config)))
+        differing = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
+        refused = [key for key in differing if not may_change(key)]
+        if refused:
+            lines = [f'  {key}: {before.get(key)!r} there, {now.get(key)!r} now' for key in refused]
+            raise RunError(
+                f'{workdir} holds a run with another config; take another --workdir, or the same settings:\n'
+                + '\n'.join(lines)
+            )
+        for key in differing:
+            logging.warning('changed since the run began: %s: %r -> %r', key, before.get(key), now.get(key))
+    path = workdir / 'data.json'
+    if path.exists():
+        before = json.loads(path.read_text(encoding='utf-8'))
+        now = {name: source.fingerprint() for name, source in opened.items()}
+        changed = sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name))
+        if changed:
+            raise RunError(
+                f'{workdir} was trained on other examples of {", ".join(changed)} (see data.json there: size and hash '
+                'of the example keys); restore the data, or take another --workdir'
+            )
+
+
+def may_change(key: str) -> bool:
+    """Whether a config entry may differ when a run goes on: rhythm, places and length, not what is learned."""
+    return key.startswith(MAY_CHANGE) or key.split('.')[-1] in PATHS
+
+
+def as_json(config: ml_collections.ConfigDict) -> str:
+    """The config as JSON text; tuples become lists."""
+    return json.dumps(config_lib.plain(config), indent=1)
+
+
+def write_workdir(
+    workdir: pathlib.Path,
+    config: ml_collections.ConfigDict,
+    experiment: build.Experiment,
+    opened: Mapping[str, sources.Source],
+) -> None:
+    """W/config.json, W/model.json, W/data.json."""
+    workdir.mkdir(parents=True, exist_ok=True)
+    prepare = config.preprocess
+    views = {config.sources[name].task: source.view for name, source in opened.items()}
+    model = {
+        'tasks': {
+            name: {'classes': list(task.classes), 'max_boxes': getattr(views[name], 'max_boxes', None)}
+            for name, task in experiment.tasks.items()
+        },
+        'preprocessing': {
+            **config_lib.plain(prepare),
+            'layout': 'BTHWC uint8 RGB',
+            'inputs': {
+                name: {'frames': view.frames, 'rate': view.rate, 'size': list(view.size)}
+                for name, view in views.items()
+            },
+        },
+    }
+    data = {name: source.fingerprint() for name, source in opened.items()}
+    store_lib.write_json(workdir / 'config.json', json.loads(as_json(config)))
+    store_lib.write_json(workdir / 'model.json', model)
+    store_lib.write_json(workdir / 'data.json', data)
+
+
+def summary(
+    config: ml_collections.ConfigDict,
+    opened: Mapping[str, sources.Source],
+    plan: Length,
+    mesh: jax.sharding.Mesh,
+) -> str:
+    """What is about to be trained on, for the log."""
+    lines = [f'{plan.total} steps ({plan.warmup} of warm-up) on {mesh.size} {jax.devices()[0].device_kind} device(s)']
+    drawn = np.bincount(plan.schedule, minlength=len(opened))
+    for (name, source), size, steps in zip(opened.items(), plan.batch_sizes, drawn, strict=True):
+        lines.append(
+            f'  {name}: task {config.sources[name].task}, {len(source)} examples, {len(source.classes)} classes, '
+            f'batches of {size}, {steps} steps ({steps / max(plan.total, 1):.1%})'
+        )
+    return '\n'.join(lines)
+
+
+def note_environment(workdir: pathlib.Path, mesh: jax.sharding.Mesh, seconds: float) -> None:
+    """W/environment.json: versions, devices and the seconds that this start took."""
+    packages = {name: metadata.version(name) for name in PACKAGES}
+    store_lib.write_json(
+        workdir / 'environment.json',
+        {
+            'date': time.strftime('%Y-%m-%d %H:%M', time.localtime()),
+            'python': platform.python_version(),
+            'machine': platform.machine(),
+            'devices': f'{mesh.size} x {jax.devices()[0].device_kind}',
+            'processes': jax.process_count(),
+            'seconds': round(seconds, 1),
+            'packages': packages,
+        },
+    )
