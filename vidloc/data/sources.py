@@ -13,10 +13,10 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from vidloc.annotations import records as rec
+from vidloc.annotations import rows
 from vidloc.data import transforms, video
 from vidloc.ops import boxes as box_ops
 
-EXTENSIONS = ('.mp4', '.mkv', '.webm', '.avi', '.mov', '.m4v', '.mpg', '.mpeg', '.ts')
 SHOWN = 5
 
 
@@ -252,7 +252,7 @@ def find_videos(name: str, folder: str, records: Sequence[rec.VideoRecord]) -> d
         for parent, _, files in os.walk(root):
             for file in sorted(files):
                 stem, extension = os.path.splitext(file)
-                if extension.lower() in EXTENSIONS:
+                if extension.lower() in rows.VIDEO_SUFFIXES:
                     found.setdefault(stem, os.path.join(parent, file))
     paths, missing = {}, []
     for record in records:
