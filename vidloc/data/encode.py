@@ -8,7 +8,7 @@ from fractions import Fraction
 
 import av
 import numpy as np
-from av.video.reformatter import ColorRange, Colorspace
+from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 from PIL import Image
 
 # A rate written as a float is taken as the nearest fraction with at most this denominator: NTSC's 1001.
@@ -74,6 +74,8 @@ def write_video(
 def _encode(path, partial, frames, rate, gop, threads, options, metadata) -> int:
     """Writes `partial`; `path` is for messages only."""
     count, shape, stream = 0, None, None
+    # One for all frames: making a scaler costs more than converting a small picture.
+    scaler = VideoReformatter()
     with av.open(str(partial), 'w', format='mp4', options={'movflags': '+faststart'}) as container:
         container.metadata.update(metadata)
         for frame in frames:
@@ -99,8 +101,12 @@ def _encode(path, partial, frames, rate, gop, threads, options, metadata) -> int
                 )
             if (height, width) != shape[:2]:
                 frame = np.asarray(Image.fromarray(frame).resize((width, height), Image.Resampling.BILINEAR))
-            picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format='rgb24').reformat(
-                format='yuv420p', dst_colorspace=Colorspace.ITU601, dst_color_range=ColorRange.MPEG
+            picture = scaler.reformat(
+                av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format='rgb24'),
+                format='yuv420p',
+                dst_colorspace=Colorspace.ITU601,
+                dst_color_range=ColorRange.MPEG,
+                threads=1,
             )
             picture.pts, picture.time_base = count, 1 / rate
             container.mux(stream.encode(picture))
