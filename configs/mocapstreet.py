@@ -86,14 +86,14 @@ def get_config(argument: str = 'data/mocapstreet'):
             'street': {
                 'kind': 'action_detection',
                 'class_list': str(root / 'street/action_list.pbtxt'),
-
+                'num_classes': 14,
                 'head': {'kind': 'roi', 'size': (6, 4), 'kernel_std': 0.02},
             },
             **{
                 name: {
                     'kind': 'classification',
                     'class_list': str(root / name / 'classes.txt'),
-
+                    'num_classes': 10,
                     'label_smoothing': 0.1,
                     'head': {'kind': 'linear', 'kernel_std': 0.02},
                 }

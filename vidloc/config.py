@@ -124,7 +124,7 @@ def check_overrides(config: ml_collections.ConfigDict, arguments: Iterable[str])
                 everywhere = flatten(config)
                 hint = nearest(name, known) if known else f'{done} is a value, not a group'
                 close = difflib.get_close_matches(key, everywhere, n=1, cutoff=0.7)
-                if close and 'did you mean' not in hint:
+                if close and known and 'did you mean' not in hint:
                     hint = f'did you mean {close[0]!r}?'
                 raise ConfigError(f'--config.{key}: {done} has no {name!r}; {hint}')
             node, done = node[name], f'{done}.{name}'

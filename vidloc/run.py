@@ -7,7 +7,7 @@ import math
 import pathlib
 import platform
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import metadata
 from typing import Any
 
@@ -133,7 +133,7 @@ def train(config: ml_collections.ConfigDict, workdir: str | pathlib.Path) -> dic
             why_broken=lambda number, i: pipeline.reason(opened[names[number]], i),
         ).run(begin.state, begin.frozen, begin.step)
     if lead:
-        note_environment(workdir, mesh, time.time() - started)
+        note_environment(workdir, mesh, plan, names, time.time() - started)
     return last
 
 
@@ -182,6 +182,14 @@ def describe(config: ml_collections.ConfigDict) -> dict[str, Any]:
     }
 
 
+def in_run_form(stored: Mapping[str, np.ndarray], shapes: Any) -> dict[str, Any]:
+    """{canonical name: array} -> a tree like `shapes`, which holds only some of the layers of a stack."""
+    flat = {}
+    for name, names in layers.canonical_names(shapes).items():
+        flat[name] = stored[name] if names == (name,) else np.stack([stored[each] for each in names])
+    return traverse_util.unflatten_dict(flat, sep='/')
+
+
 @dataclasses.dataclass(frozen=True)
 class Start:
     """Where a run begins: its state, the frozen parameters beside it, its checkpoints, and the steps done."""
@@ -213,8 +221,7 @@ def start(
 
     if read_only or store_lib.Store(folder, policy).steps():
         stored, mark = frozen_lib.read_frozen(frozen_file) if frozen_shapes else ({}, None)
-        run_form = layers.to_run(traverse_util.unflatten_dict(stored, sep='/'), experiment.segments)
-        frozen = sharding.place(mesh, run_form)
+        frozen = sharding.place(mesh, in_run_form(stored, frozen_shapes))
         store = store_lib.Store(folder, policy, fingerprint=mark, read_only=read_only)
         shapes = jax.eval_shape(
             lambda params: state_lib.create(params, optimizer, experiment.tasks, seed=config.seed), trained_shapes
@@ -373,13 +380,17 @@ def summary(
     return '\n'.join(lines)
 
 
-def note_environment(workdir: pathlib.Path, mesh: jax.sharding.Mesh, seconds: float) -> None:
-    """W/environment.json: versions, devices and the seconds that this start took."""
+def note_environment(
+    workdir: pathlib.Path, mesh: jax.sharding.Mesh, plan: Length, names: Sequence[str], seconds: float
+) -> None:
+    """W/environment.json: when, on what and with which versions; seconds are those of this start alone."""
     packages = {name: metadata.version(name) for name in PACKAGES}
+    drawn = np.bincount(plan.schedule, minlength=len(names))
     store_lib.write_json(
         workdir / 'environment.json',
         {
-            'date': time.strftime('%Y-%m-%d %H:%M', time.localtime()),
+            'finished': time.strftime('%Y-%m-%d %H:%M', time.localtime()),
+            'source_steps': dict(zip(names, drawn.tolist(), strict=True)),
             'python': platform.python_version(),
             'machine': platform.machine(),
             'devices': f'{mesh.size} x {jax.devices()[0].device_kind}',

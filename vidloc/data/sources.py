@@ -63,9 +63,15 @@ class Source:
         digest = hashlib.sha256('\n'.join(example.key for example in self.examples).encode())
         return {'size': len(self.examples), 'sha256': digest.hexdigest()}
 
-    def _frames(self, path: str, times: np.ndarray, rng: np.random.Generator | None):
+    def _frames(
+        self,
+        path: str,
+        times: np.ndarray,
+        rng: np.random.Generator | None,
+        index: video.VideoIndex | None = None,
+    ) -> tuple[np.ndarray, transforms.Placement]:
         """Decoded, resized clip: (frames [T, H', W', 3] uint8, placement). rng None: no jitter, centred."""
-        frames = video.read_frames(path, times)  # [T, H, W, 3]
+        frames = video.read_frames(path, times, index=index)  # [T, H, W, 3]
         scale, anchor = 1.0, (0.5, 0.5)
         if rng is not None:
             scale = float(rng.uniform(*self.view.scale))
@@ -211,14 +217,15 @@ class ClipSource(Source):
                 examples.append(Example(record.video, paths[record.video], start, target, duration=length, view=number))
         super().__init__(name, view, classes, examples, train=train)
 
-    def load(self, index: int, rng: np.random.Generator | None) -> dict[str, np.ndarray]:
+    def load(self, number: int, rng: np.random.Generator | None) -> dict[str, np.ndarray]:
         """video [T,H,W,3] uint8, frame_valid [T], labels [C]. rng None: the middle of the clip, no augmentation."""
-        example, view = self.examples[index], self.view
-        length = example.duration or video.index_video(example.path).duration
+        example, view = self.examples[number], self.view
+        index = video.index_video(example.path)
+        length = example.duration or index.duration
         spare = max(0.0, length - view.frames / view.rate)
         start = example.time + spare * (0.5 if rng is None else rng.random())
         times = start + np.arange(view.frames) / view.rate
-        frames, placement = self._frames(example.path, times, rng)
+        frames, placement = self._frames(example.path, times, rng, index)
         if rng is not None and rng.random() < view.flip:
             frames, placement = transforms.flip(frames, placement)
         return {'video': frames, 'frame_valid': np.ones(view.frames, bool), 'labels': example.labels}

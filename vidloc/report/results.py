@@ -17,8 +17,6 @@ from vidloc.annotations import ava_table, label_map
 from vidloc.data import sources
 from vidloc.metrics import ava, classification
 
-LEARNED_RULE = 'AP at least 1.5 times that of predicting the training frequency for every box'
-
 
 @dataclasses.dataclass(frozen=True)
 class Scored:
@@ -88,7 +86,6 @@ def detection(scored: Scored) -> dict[str, Any]:
         'examples': len(source),
         'keyframes': result.counts['keyframes'],
         'counts': dict(result.counts),
-        'learned_rule': LEARNED_RULE,
     }
 
 
