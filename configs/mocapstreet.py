@@ -111,6 +111,7 @@ def get_config(argument: str = 'data/mocapstreet'):
             'clip_norm': 1.0,
             'log_odds_bias': True,
         },
+        precision={'unroll': 3},
         eval={'batch_size': 32, 'head': 40 if tiny else 1000, 'tail': 15 if tiny else 300},
         log={'log': 10 if tiny else 25, 'save': 10 if tiny else 250},
         hint=f'Make them with: python tools/make_mocapstreet.py --out {folder} --size {"tiny" if tiny else "small"}',

@@ -21,7 +21,7 @@ from vidloc.models import classification_head, localizer, preprocess, roi_head, 
 from vidloc.tasks import action_detection, base, classification
 from vidloc.train import loop, optimizer, trainable
 
-POLICY = ('dtype', 'remat', 'segments')
+POLICY = ('dtype', 'remat', 'unroll', 'segments')
 DTYPES = {'float32': jnp.float32, 'bfloat16': jnp.bfloat16}
 
 BACKBONES = {'vivit': Part(vivit.ViViT, POLICY)}
@@ -224,6 +224,7 @@ def _model(
         config.backbone,
         dtype=config_lib.choose(DTYPES, precision.compute, 'precision.compute'),
         remat=precision.remat,
+        unroll=precision.unroll,
         segments=own,
     )
     tasks = {name: _make_task(name, values, backbone) for name, values in config.tasks.items()}

@@ -40,6 +40,7 @@ MAY_CHANGE = (
     'name',
 )
 PATHS = ('videos', 'annotations', 'labels', 'detections', 'excluded', 'class_list')
+ENVIRONMENT = 'environment.json'
 PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'grain', 'numpy', 'av')
 
 
@@ -78,6 +79,8 @@ def length(config: ml_collections.ConfigDict, opened: Mapping[str, sources.Sourc
 def train(config: ml_collections.ConfigDict, workdir: str | pathlib.Path) -> dict[str, float]:
     """Trains in `workdir`, from its last checkpoint if it has one; returns the last evaluation.
 
+    A run that has all its steps is left as it is.
+
     Raises ConfigError, DataError, AnnotationError, RunError, CheckpointError, Diverged, TooManyBroken: with texts for
     the user.
     """
@@ -98,6 +101,16 @@ def train(config: ml_collections.ConfigDict, workdir: str | pathlib.Path) -> dic
         print(summary(config, opened, plan, mesh), flush=True)
 
     begin = start(experiment, optimizer, opened, mesh, workdir)
+    if begin.step >= plan.total:
+        if lead:
+            print(
+                f'already trained: step {begin.step} of {plan.total}. More train.steps or train.epochs train on, '
+                '--mode=eval evaluates again',
+                flush=True,
+            )
+            if not (workdir / ENVIRONMENT).exists():
+                note_environment(workdir, mesh, plan, list(opened), time.time() - started)
+        return begin.store.metrics(begin.step)
     with writer.Writer(workdir, enabled=lead) as log, begin.store:
         names = list(opened)
         loading = config_lib.make(build.SECTIONS['loading'], config.loading)
@@ -387,7 +400,7 @@ def note_environment(
     packages = {name: metadata.version(name) for name in PACKAGES}
     drawn = np.bincount(plan.schedule, minlength=len(names))
     store_lib.write_json(
-        workdir / 'environment.json',
+        workdir / ENVIRONMENT,
         {
             'finished': time.strftime('%Y-%m-%d %H:%M', time.localtime()),
             'source_steps': dict(zip(names, drawn.tolist(), strict=True)),

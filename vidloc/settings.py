@@ -64,7 +64,12 @@ class MeshShape:
 
 @dataclasses.dataclass(frozen=True)
 class Precision:
-    """compute: 'float32' or 'bfloat16' for activations; parameters are float32. remat: 'none', 'full' or 'dots'."""
+    """How the same function is computed.
+
+    compute: 'float32' or 'bfloat16' for activations; parameters are float32. remat: 'none', 'full' or 'dots', unroll:
+    see models.layers.Stack.
+    """
 
     compute: str = 'float32'
     remat: str = 'none'
+    unroll: int = 1

@@ -130,7 +130,7 @@ class ViViT(nn.Module):
     position_init: of the spatial positions, 'normal' with `position_std`, or 'sincos' times `position_amplitude`.
     temporal_position_std: of the temporal positions, normal.
     segments: {'spatial': ..., 'temporal': ...}, as layers.Stack takes them.
-    dropout, rescale, dtype: see layers.Block. drop_path, remat: see layers.Stack; each encoder has its own ramp.
+    dropout, rescale, dtype: see layers.Block. drop_path, remat, unroll: see layers.Stack; each encoder has its own ramp.
     """
 
     width: int
@@ -153,6 +153,7 @@ class ViViT(nn.Module):
     rescale: bool = False
     segments: Mapping[str, layers.Segments] | None = None
     remat: str = 'none'
+    unroll: int = 1
     dtype: Any = jnp.float32
 
     def setup(self):
@@ -186,6 +187,7 @@ class ViViT(nn.Module):
                 segments=(self.segments or {}).get(name, ()),
                 drop_path=self.drop_path,
                 remat=self.remat,
+                unroll=self.unroll,
                 grid=self.grid[1:] if name == 'spatial' else self.grid[:1],
                 with_cls=self.cls,
                 position_init=starts[name],
