@@ -30,6 +30,7 @@ MAY = {
     },
     'main': {'*'},
     'run': {'*'},
+    'benchmark': {'*'},
 }  # fmt: skip
 HEAVY = ('av', 'grain', 'tensorflow_datasets', 'orbax', 'dm_pix', 'matplotlib', 'PIL')
 WITHOUT_JAX = (

@@ -175,24 +175,24 @@ def describe(config: ml_collections.ConfigDict) -> dict[str, Any]:
     trained, frozen = experiment.partition.split(experiment.abstract_params)
     state = jax.eval_shape(lambda params: state_lib.create(params, optimizer, experiment.tasks, seed=0), trained)
     train_step = step.make_train_step(experiment.apply, experiment.tasks, optimizer, accumulate=config.train.accumulate)
-    counts, memory = {}, {}
+    counts, memory_bytes = {}, {}
     for task, batch in experiment.abstract_batches.items():
-        traced = train_step.trace(state, frozen, {task: batch})
-        counts[task] = flops.count(traced.jaxpr)
-        analysis = traced.lower().compile().memory_analysis()
-        memory[task] = (
-            analysis.argument_size_in_bytes
-            + analysis.output_size_in_bytes
-            + analysis.temp_size_in_bytes
-            - analysis.alias_size_in_bytes
-        )
+        counts[task] = flops.count(train_step, state, frozen, {task: batch})
+        memory_bytes[task] = memory(train_step.lower(state, frozen, {task: batch}).compile())
     return {
         'parameters_total': experiment.partition.total(),
         'parameters_trainable': experiment.partition.total(trainable=True),
         'rules': experiment.partition.counts(),
         'flops_per_step': counts,
-        'memory_bytes': memory,
+        'memory_bytes': memory_bytes,
     }
+
+
+def memory(compiled: jax.stages.Compiled) -> int:
+    """Bytes that a compiled step needs on a device: arguments, results and what is alive in between."""
+    analysis = compiled.memory_analysis()
+    needed = analysis.argument_size_in_bytes + analysis.output_size_in_bytes + analysis.temp_size_in_bytes
+    return needed - analysis.alias_size_in_bytes
 
 
 def in_run_form(stored: Mapping[str, np.ndarray], shapes: Any) -> dict[str, Any]:
