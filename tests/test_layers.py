@@ -25,8 +25,8 @@ MAY = {
     'report': {'report', 'metrics', 'data', 'annotations'},
     'train': {'train', 'tasks.base', 'models.localizer', 'models.layers', 'checkpoints.store'},
     'build': {
-        'config', 'settings', 'losses', 'ops', 'annotations', 'metrics', 'data', 'models', 'tasks', 'checkpoints', 'train',
-        'synthetic', 'report',
+        'config', 'settings', 'losses', 'ops', 'annotations', 'metrics', 'data', 'models', 'tasks', 'checkpoints',
+        'train', 'synthetic', 'report',
     },
     'main': {'*'},
     'run': {'*'},

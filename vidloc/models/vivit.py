@@ -130,7 +130,7 @@ class ViViT(nn.Module):
     position_init: of the spatial positions, 'normal' with `position_std`, or 'sincos' times `position_amplitude`.
     temporal_position_std: of the temporal positions, normal.
     segments: {'spatial': ..., 'temporal': ...}, as layers.Stack takes them.
-    dropout, rescale, dtype: see layers.Block. drop_path, remat, unroll: see layers.Stack; each encoder has its own ramp.
+    dropout, rescale, dtype: see layers.Block. drop_path, remat, unroll: see layers.Stack; each has its own ramp.
     """
 
     width: int
