@@ -1,7 +1,8 @@
 """Which source is sampled at which step: a pure function of (seed, step, sizes), the same on every host."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+import functools
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -68,6 +69,9 @@ def visits(schedule: np.ndarray, sources: int) -> np.ndarray:
     return seen
 
 
-def permutation(seed: Sequence[int], epoch: int, size: int) -> np.ndarray:
-    """[size] int64: the order of a source's examples in its own epoch `epoch`."""
-    return np.random.default_rng(np.random.SeedSequence([*seed, epoch])).permutation(size)
+@functools.lru_cache(maxsize=16)  # a source is between two epochs at most; threads may ask at the same time
+def permutation(seed: tuple[int, ...], epoch: int, size: int) -> np.ndarray:
+    """[size] int64, read-only: the order of a source's examples in its own epoch `epoch`."""
+    order = np.random.default_rng(np.random.SeedSequence([*seed, epoch])).permutation(size)
+    order.setflags(write=False)
+    return order

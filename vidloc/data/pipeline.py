@@ -49,7 +49,6 @@ class Plan:
 
     def __post_init__(self):
         object.__setattr__(self, '_visits', mixture.visits(self.schedule, len(self.sources)))
-        object.__setattr__(self, '_orders', {})
 
     def __len__(self) -> int:
         return len(self.schedule) - self.first_step
@@ -65,14 +64,8 @@ class Plan:
         return step, number, epochs, np.array(examples)
 
     def _order(self, number: int, epoch: int) -> np.ndarray:
-        if (number, epoch) not in self._orders:
-            name = zlib.crc32(self.sources[number].name.encode())
-            order = mixture.permutation((self.seed, name), epoch, len(self.sources[number]))
-            # Batches are read in order, so the epoch before the last is not asked for again.
-            for old in [key for key in self._orders if key[0] == number and key[1] < epoch - 1]:
-                self._orders.pop(old, None)
-            self._orders[number, epoch] = order
-        return self._orders[number, epoch]
+        source = self.sources[number]
+        return mixture.permutation((self.seed, zlib.crc32(source.name.encode())), epoch, len(source))
 
 
 def example_seed(seed: int, source: str, epoch: int, example: int) -> np.random.SeedSequence:
@@ -92,7 +85,7 @@ class Load:
         step, number, epochs, examples = planned
         source = self.sources[number]
         samples = [self._sample(source, int(e), int(i)) for e, i in zip(epochs, examples, strict=True)]
-        batch = batching.collate(samples, getattr(source.view, 'max_boxes', None))
+        batch = batching.collate(samples, getattr(source.view, 'max_boxes', None), source=source.name)
         return batch | {'step': np.int64(step), 'source': np.int64(number)}
 
     def _sample(self, source, epoch: int, example: int) -> dict[str, np.ndarray]:
@@ -164,7 +157,8 @@ class EvalLoad:
             except (IndexError, video.VideoError) as error:
                 broken = int(i) if isinstance(error, video.VideoError) else -1
                 samples.append(marks | {'example_valid': False, 'broken_id': broken})
-        return batching.collate(_fill(samples, self.source), getattr(self.source.view, 'max_boxes', None))
+        boxes = getattr(self.source.view, 'max_boxes', None)
+        return batching.collate(_fill(samples, self.source), boxes, source=self.source.name)
 
 
 def _fill(samples: list[dict], source) -> list[dict]:
