@@ -1,17 +1,21 @@
-"""The recipe of the tests that run the program: as small as co-finetuning can be, with everything random switched on.
+"""The recipe of the tests that run the program: a model as small as can be, with everything random switched on.
 
-Argument: the folder of a MocapStreet of size tiny.
+Argument: the folder of a MocapStreet of size tiny, then options after commas. `street`: boxes alone, as two sources
+that feed one task (one program is compiled in place of two). `unscored`: nothing is evaluated.
 """
 
 import pathlib
 
 from vidloc import build
 
+CLIP = {'frames': 4, 'rate': 4.0, 'batch_size': 8}
 
-def get_config(folder: str):
+
+def get_config(argument: str):
+    folder, *options = argument.split(',')
     root = pathlib.Path(folder)
 
-    def street(split: str) -> dict:
+    def street(split: str, boxes: str) -> dict:
         return {
             'task': 'street',
             'format': 'ava',
@@ -19,28 +23,41 @@ def get_config(folder: str):
             'annotations': (str(root / f'street/ava_{split}.csv'),),
             'labels': str(root / 'street/action_list.pbtxt'),
             'detections': (str(root / f'street/detections_{split}.csv'),),
-            'boxes': 'both' if split == 'train' else 'detections',
+            'boxes': boxes,
             'threshold': 0.5,
             'match_iou': 0.5,
-            'frames': 4,
-            'rate': 4.0,
             'size': (32, 48),
             'max_boxes': 12,
-            'batch_size': 8,
+            **CLIP,
         }
 
-    def studio(split: str) -> dict:
-        return {
-            'task': 'studio',
-            'format': 'clips',
-            'videos': str(root / 'studio'),
-            'annotations': (str(root / f'studio/{split}.txt'),),
-            'labels': str(root / 'studio/classes.txt'),
-            'frames': 4,
-            'rate': 4.0,
-            'size': (24, 24),
-            'batch_size': 8,
-        }
+    studio = {
+        'task': 'studio',
+        'format': 'clips',
+        'videos': str(root / 'studio'),
+        'annotations': (str(root / 'studio/train.txt'),),
+        'labels': str(root / 'studio/classes.txt'),
+        'size': (24, 24),
+        **CLIP,
+    }
+    tasks = {
+        'street': {
+            'kind': 'action_detection',
+            'class_list': str(root / 'street/action_list.pbtxt'),
+            'num_classes': 14,
+            'head': {'kind': 'roi', 'size': (2, 2), 'kernel_std': 0.02},
+        },
+        'studio': {
+            'kind': 'classification',
+            'class_list': str(root / 'studio/classes.txt'),
+            'num_classes': 10,
+            'head': {'kind': 'linear', 'kernel_std': 0.02},
+        },
+    }
+    if 'street' in options:
+        del tasks['studio']
+    sources = {'street': street('train', 'both')}
+    sources |= {'truth': street('train', 'truth')} if 'street' in options else {'studio': studio}
 
     return build.config(
         name='tiny_run',
@@ -56,28 +73,14 @@ def get_config(folder: str):
             'tubelet': 2,
             'dropout': 0.1,
         },
-        preprocess={'difference': 2.0, 'brightness': 0.1},
-        tasks={
-            'street': {
-                'kind': 'action_detection',
-                'class_list': str(root / 'street/action_list.pbtxt'),
-                'num_classes': 14,
-                'head': {'kind': 'roi', 'size': (2, 2), 'kernel_std': 0.02},
-            },
-            'studio': {
-                'kind': 'classification',
-                'class_list': str(root / 'studio/classes.txt'),
-                'num_classes': 10,
-                'head': {'kind': 'linear', 'kernel_std': 0.02},
-            },
-        },
-        sources={'street': street('train'), 'studio': studio('train')},
-        eval_sources={'street': street('val')},
-        mixture={'strategy': 'alternating'},
+        preprocess={'brightness': 0.1},
+        tasks=tasks,
+        sources=sources,
+        eval_sources={} if 'unscored' in options else {'street': street('val', 'detections')},
+        mixture={'strategy': 'weighted'},
         optimizer={'kind': 'adamw'},
         schedule={'rate': 1e-3, 'warmup_steps': 2},
-        train={'steps': 12, 'ema': 0.9, 'log_odds_bias': True},
+        train={'steps': 5, 'ema': 0.9, 'log_odds_bias': True},
         eval={'batch_size': 8, 'head': 40, 'tail': 15},
-        log={'log': 1, 'save': 2},
-        hint='The tests render it.',
+        log={'log': 1, 'save': 3},
     )

@@ -3,11 +3,13 @@
 import collections
 import dataclasses
 import logging
+import math
 import signal
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from vidloc.train import state as state_lib
@@ -17,6 +19,8 @@ from vidloc.train import writer as writer_lib
 LAG = 2
 # The share of unreadable examples is judged once this many were drawn.
 JUDGED_AFTER = 20
+# So many are named in an error.
+SHOWN = 10
 EXIT_STOPPED = 143
 
 
@@ -25,7 +29,7 @@ class Rhythm:
     """When the loop does what, in steps; 0 means never but at the end.
 
     log: averaged training figures. evaluate: all evaluation sources. save: a checkpoint (one is also written after
-    every evaluation). broken_share: the share of examples that may turn out unreadable before the run stops.
+    every evaluation). broken_share: the run stops when surely more than this share of the examples is unreadable.
     """
 
     log: int = 50
@@ -141,10 +145,12 @@ class Fit:
                     logging.warning('stopped by a signal after step %d; the same command goes on from there', step)
                     raise SystemExit(EXIT_STOPPED)
                 number = int(batch.pop('source'))
-                self._count_broken(number, batch)
+                self._name_broken(number, batch['broken_id'])
                 ids, task = batch['example_id'], self.sources[number][1]
-                state, metrics = self.train_step(state, frozen, {task: self.place(batch)})
-                self._pending.append((step, number, ids, metrics))
+                placed = self.place(batch)
+                replaced = _count(placed['replaced'])
+                state, metrics = self.train_step(state, frozen, {task: placed})
+                self._pending.append((step, number, ids, {**metrics, 'replaced': replaced}))
                 self._settle(LAG)
                 done = step + 1
                 last = done == self.total_steps
@@ -182,6 +188,7 @@ class Fit:
                     'The parameters were not changed by this step and the last checkpoint is intact. Try a lower '
                     'schedule.rate, a longer warm-up or train.clip_norm.'
                 )
+            self._judge_broken(int(values['replaced']), len(ids) * jax.process_count())
             averages = self._averages
             for key in ('loss', 'gradient_norm', 'rate'):
                 averages.add(f'train/{key}', float(values[key]), 1.0)
@@ -193,25 +200,43 @@ class Fit:
             shown = {'loss': float(values['loss'])}
             self.progress.update(step + 1, len(ids) * jax.process_count(), shown)
 
-    def _count_broken(self, number: int, batch: Mapping[str, np.ndarray]) -> None:
-        """Reports each unreadable example once; raises TooManyBroken when they are more than the allowed share."""
-        self._drawn += len(batch['replaced'])
-        self._replaced += int(np.count_nonzero(batch['replaced']))
-        for example in batch['broken_id'][batch['broken_id'] >= 0]:
+    def _name_broken(self, number: int, broken: np.ndarray) -> None:
+        """Warns of each unreadable example once, in the process that tried to read it."""
+        for example in broken[broken >= 0]:
             key = (number, int(example))
             if key not in self._broken:
                 self._broken[key] = None
                 logging.warning('skipped %s: %s', self.name_example(*key), self.why_broken(*key))
-        self._averages.add('train/replaced', float(np.count_nonzero(batch['replaced'])), len(batch['replaced']))
-        if self._drawn >= JUDGED_AFTER and self._replaced > self.rhythm.broken_share * self._drawn:
+
+    def _judge_broken(self, replaced: int, drawn: int) -> None:
+        """replaced of drawn rows of one global batch; raises TooManyBroken once they are more than the allowed share.
+
+        The counts are those of all processes, so that all of them stop at the same step.
+        """
+        self._drawn += drawn
+        self._replaced += replaced
+        self._averages.add('train/replaced', replaced, drawn)
+        if self._drawn >= JUDGED_AFTER and self._replaced > allowed(self.rhythm.broken_share, self._drawn):
             self.store.wait()
             self.progress.close()
-            named = '; '.join(f'{self.name_example(*key)}' for key in list(self._broken)[:10])
+            named = '; '.join(self.name_example(*key) for key in list(self._broken)[:SHOWN])
+            more = f' and {len(self._broken) - SHOWN} more' if len(self._broken) > SHOWN else ''
             raise TooManyBroken(
                 f'{self._replaced} of the {self._drawn} examples drawn so far cannot be read, more than the allowed '
-                f'{self.rhythm.broken_share:.0%}: {named}. Mend or remove these files (tools/check_data.py lists all), '
-                'or raise log.broken_share.'
+                f'{self.rhythm.broken_share:.0%}: {named or "those that other processes named"}{more}. Mend or remove '
+                'these files (tools/check_data.py lists all), or raise log.broken_share.'
             )
+
+
+@jax.jit
+def _count(marks: jax.Array) -> jax.Array:
+    """marks bool [B] over the mesh -> how many of the global batch are set, on every process."""
+    return jnp.sum(marks)
+
+
+def allowed(share: float, drawn: int) -> float:
+    """share of drawn, and three standard deviations: a run below its share does not stop by an unlucky draw."""
+    return share * drawn + 3.0 * math.sqrt(share * (1.0 - share) * drawn)
 
 
 def _due(done: int, every: int) -> bool:

@@ -1,0 +1,179 @@
+import numpy as np
+import pytest
+
+from vidloc.annotations import records as rec
+from vidloc.data import sources, video
+
+CLASSES = ('walk', 'wave', 'talk')
+
+
+def seen_box(frame, colour):
+    """Bounding box (pixels) of what has this colour in a frame [H, W, 3], None if nothing has."""
+    near = np.abs(frame.astype(int) - np.array(colour)).max(axis=-1) < 110
+    rows, columns = np.flatnonzero(near.any(axis=1)), np.flatnonzero(near.any(axis=0))
+    return np.array([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1]) if len(rows) else None
+
+
+def person(box, *labels, time=1.0, score=None):
+    return rec.PersonBox(time, box, labels, score)
+
+
+def record(*people, name='v00', keyframes=(1.0,)):
+    return rec.VideoRecord(name, keyframes=keyframes, boxes=people)
+
+
+@pytest.mark.parametrize('seed', range(20))
+def test_boxes_stay_on_the_people(rectangles, seed):
+    """Zoom, shift and mirror: what the box holds is what it held in the file."""
+    source = rectangles.source(rectangles.folder, 1, size=(96, 96), box_jitter=0.0, frames=1)
+    sample = source.load(0, np.random.default_rng(seed))
+    colours = {(1.0, 0.0, 0.0): rectangles.red, (0.0, 1.0, 1.0): rectangles.blue}
+    assert 1 <= len(sample['boxes']) <= 2
+    for box, original, labels in zip(sample['boxes'], sample['source_boxes'], sample['labels'], strict=True):
+        colour = colours[tuple(labels.tolist())]
+        np.testing.assert_allclose(seen_box(sample['video'][0], colour), box * 96, atol=1.6)
+        np.testing.assert_allclose(original, rectangles.box_of(colour), atol=1e-6)
+
+
+def test_the_random_view_uses_its_whole_range(rectangles):
+    source = rectangles.source(rectangles.folder, 1, size=(96, 96), box_jitter=0.0, frames=1)
+    samples = [source.load(0, np.random.default_rng(seed)) for seed in range(60)]
+    widths = [np.ptp(sample['boxes'][0][[0, 2]]) for sample in samples if len(sample['boxes']) == 2]
+    full = np.ptp(np.array(rectangles.box_of(rectangles.red))[[0, 2]])
+    assert min(widths) < 0.75 * full and max(widths) > full
+    both = [sample['boxes'] for sample in samples if len(sample['boxes']) == 2]
+    mirrored = [boxes[0, 0] > boxes[1, 0] for boxes in both]
+    assert 0.2 < np.mean(mirrored) < 0.8
+
+
+def test_box_jitter_moves_boxes_a_little_and_source_boxes_not(rectangles):
+    plain = {'size': rectangles.size, 'scale': (1.0, 1.0), 'flip': 0.0}
+    source = rectangles.source(rectangles.folder, 1, box_jitter=0.15, **plain)
+    expected = np.array([rectangles.box_of(colour) for colour in (rectangles.red, rectangles.blue)])
+    sides = np.tile(expected[:, 2:] - expected[:, :2], 2)
+    moves = []
+    for seed in range(30):
+        sample = source.load(0, np.random.default_rng(seed))
+        moves.append((sample['boxes'] - expected) / sides)
+        np.testing.assert_allclose(sample['source_boxes'], expected, atol=1e-6)
+    assert np.abs(moves).max() <= 0.15 + 1e-5
+    assert np.abs(moves).max() > 0.13 and abs(np.mean(moves)) < 0.03
+
+
+def test_without_randomness_nothing_is_augmented(rectangles):
+    source = rectangles.source(rectangles.folder, 1, size=rectangles.size)
+    one, other = source.load(0, None), source.load(0, None)
+    np.testing.assert_array_equal(one['video'], other['video'])
+    np.testing.assert_array_equal(one['boxes'], one['source_boxes'])
+
+
+def test_the_keyframe_is_in_the_middle_of_the_clip(rectangles):
+    record_at = record(person((0.1, 0.1, 0.5, 0.5), 'walk'))
+    source = rectangles.source(rectangles.folder, 1, records=[record_at], size=rectangles.size, frames=4)
+    shades = source.load(0, None)['video'][:, -2:, :, 0].mean(axis=(1, 2))
+    np.testing.assert_allclose(shades, [60, 70, 80, 90], atol=4)  # frame i is 10 i; one second is frame 8
+    late = rectangles.source(rectangles.folder, 1, records=[record_at], size=rectangles.size, frames=4, time_offset=0.5)
+    np.testing.assert_allclose(late.load(0, None)['video'][:, -2:, :, 0].mean(axis=(1, 2)), shades - 40, atol=4)
+
+
+def test_truth_keeps_keyframes_without_boxes(rectangles):
+    source = rectangles.source(rectangles.folder, 2)
+    truth = source.truth()
+    assert len(source) == 2  # nothing to train on at 1.5 s
+    empty = truth['action_id'] == -1
+    assert sorted(truth['timestamp'][empty]) == [1.0, 1.0, 1.5, 1.5]
+    assert np.isnan(truth['x1'][empty]).all()
+    np.testing.assert_array_equal(source.label_counts(), [2, 2, 2])
+    np.testing.assert_allclose(source.label_share(), [0.5, 0.5, 0.5])
+
+
+def test_detections_without_labels_take_those_of_the_truth_they_match(rectangles):
+    truth = person((0.1, 0.1, 0.5, 0.5), 'walk')
+    near = person((0.12, 0.1, 0.5, 0.5), score=0.9)
+    far = person((0.6, 0.6, 0.9, 0.9), score=0.8)
+    faint = person((0.1, 0.1, 0.5, 0.5), score=0.3)
+    given = [record(truth, near, far, faint)]
+    source = rectangles.source(rectangles.folder, 1, records=given, boxes='detections')
+    sample = source.load(0, None)
+    np.testing.assert_allclose(sample['box_scores'], [0.9, 0.8])
+    np.testing.assert_array_equal(sample['labels'], [[1, 0, 0], [0, 0, 0]])
+    both = rectangles.source(rectangles.folder, 1, records=given, boxes='both').load(0, None)
+    np.testing.assert_allclose(both['box_scores'], [1.0, 0.9, 0.8])
+    strict = rectangles.source(rectangles.folder, 1, records=given, boxes='detections', match_iou=0.99)
+    assert not strict.load(0, None)['labels'].any()
+    # Only what a person drew counts as truth.
+    np.testing.assert_array_equal(source.label_counts(), [1, 0, 0])
+
+
+def test_too_many_boxes_name_the_source(rectangles):
+    crowd = [record(*(person((0.1, 0.1, 0.5, 0.5), 'walk') for _ in range(5)))]
+    with pytest.raises(sources.DataError, match=r'source street: v00 has 5 boxes at 1 s, .*sources\.street\.max_boxes'):
+        rectangles.source(rectangles.folder, 1, records=crowd)
+
+
+def test_missing_videos_are_listed(rectangles):
+    records = rectangles.keyframes(10) + rectangles.keyframes(7, name='lost')
+    with pytest.raises(sources.DataError, match=r'7 of 17 videos are not in .*lost00, lost01.* and 2 more') as caught:
+        rectangles.source(rectangles.folder, 10, records=records)
+    assert str(rectangles.folder) in str(caught.value)
+
+
+def test_a_missing_folder_says_which_setting_to_give(rectangles, tmp_path):
+    with pytest.raises(sources.DataError, match=r'--config\.sources\.street\.videos=DIR.*v00\.mp4'):
+        sources.KeyframeSource(
+            'street', sources.Keyframes(videos=str(tmp_path / 'no')), rectangles.keyframes(1), CLASSES, train=True
+        )
+
+
+@pytest.mark.parametrize('records', [[], [rec.VideoRecord('v00', keyframes=(1.0,))]])
+def test_no_example_is_an_error(rectangles, records):
+    with pytest.raises(sources.DataError, match='source street: no example is left'):
+        rectangles.source(rectangles.folder, 1, records=records)
+
+
+def test_an_unknown_choice_of_boxes_is_an_error(rectangles):
+    with pytest.raises(sources.DataError, match="'guess'; known: truth, detections, both"):
+        rectangles.source(rectangles.folder, 1, boxes='guess')
+
+
+def test_the_fingerprint_follows_the_examples(rectangles):
+    one = rectangles.source(rectangles.folder, 3)
+    again = rectangles.source(rectangles.folder, 3, records=rectangles.keyframes(3)[::-1], size=(16, 16))
+    fewer = rectangles.source(rectangles.folder, 3, records=rectangles.keyframes(2))
+    assert one.fingerprint() == again.fingerprint() and one.fingerprint()['size'] == 3
+    assert one.fingerprint() != fewer.fingerprint()
+
+
+def clips(folder, records, *, train=True, **view):
+    fields = {'frames': 4, 'rate': 8.0, 'size': (48, 64), 'scale': (1.0, 1.0), 'flip': 0.0}
+    return sources.ClipSource(
+        'studio', sources.Clips(videos=str(folder), **{**fields, **view}), records, CLASSES, train=train
+    )
+
+
+def test_clips_start_anywhere_in_training_and_in_the_middle_in_evaluation(rectangles):
+    records = [rec.VideoRecord('v00', path='v00.mp4', labels=(rec.ClipLabel('wave'),))]
+    source = clips(rectangles.folder, records)
+    middle = source.load(0, None)
+    assert middle['labels'].tolist() == [0.0, 1.0, 0.0]
+    # 16 frames, 4 of them: the middle four are 6 to 9
+    np.testing.assert_allclose(middle['video'][:, -2:, :, 0].mean(axis=(1, 2)), [60, 70, 80, 90], atol=11)
+    firsts = [source.load(0, np.random.default_rng(seed))['video'][0, -2:, :, 0].mean() for seed in range(40)]
+    assert min(firsts) < 25 and max(firsts) > 95
+
+
+def test_a_part_of_a_video_can_be_a_clip(rectangles):
+    labels = (rec.ClipLabel('walk', 0.0, 0.5), rec.ClipLabel('talk', 1.5, 2.0))
+    source = clips(rectangles.folder, [rec.VideoRecord('v01', path='v01.mp4', labels=labels)])
+    shades = [source.load(i, None)['video'][:, -2:, :, 0].mean(axis=(1, 2)) for i in range(2)]
+    np.testing.assert_allclose(shades, [[0, 10, 20, 30], [120, 130, 140, 150]], atol=6)
+    assert source.truth()['label'].tolist() == [0, 2]
+    np.testing.assert_array_equal(source.label_counts(), [1, 0, 1])
+
+
+def test_a_video_that_cannot_be_read_raises_a_video_error(rectangles, tmp_path):
+    path = rectangles.write(tmp_path / 'v00.mp4')
+    source = clips(tmp_path, [rec.VideoRecord('v00', path='v00.mp4', labels=(rec.ClipLabel('walk'),))])
+    path.write_bytes(b'')
+    with pytest.raises(video.VideoError, match=r'v00\.mp4'):
+        source.load(0, None)
