@@ -8,7 +8,7 @@ from vidloc.models import classification_head
 from vidloc.tasks import classification
 
 CLASSES = tuple('abcdefg')
-EXAMPLES = [types.SimpleNamespace(video=f'v{i // 2}', view=i % 2) for i in range(6)]
+EXAMPLES = [types.SimpleNamespace(video=f'v{i // 2}', time=0.0, view=i % 2) for i in range(6)]
 
 
 def make_task(**fields):
@@ -71,7 +71,7 @@ def test_a_video_without_a_prediction_counts_as_wrong():
     task, batch = make_task(), make_batch(labels=(0, 1, 2), valid=(True, True, True))
     collector = task.collector(EXAMPLES)
     collector.add(np.array([0, 2, 4]), np.array([False, True, True]), decoded(task, 9 * batch['labels'], batch))
-    truth = {'video': np.array(['v0', 'v1', 'v2'], dtype=object), 'label': np.array([0, 1, 2])}
+    truth = {'video': np.array(['v0', 'v1', 'v2'], dtype=object), 'time': np.zeros(3), 'label': np.array([0, 1, 2])}
     assert task.score(collector.detections(), truth) == {
         'top1': pytest.approx(2 / 3),
         'top5': pytest.approx(2 / 3),
@@ -81,12 +81,25 @@ def test_a_video_without_a_prediction_counts_as_wrong():
 def test_the_score_does_not_depend_on_the_order_of_videos():
     task = make_task()
     scores = np.random.default_rng(0).random((3, 7))
-    found = {'video': np.array(['x', 'y', 'z'], dtype=object), 'scores': scores}
-    truth = {'video': np.array(['z', 'x', 'y'], dtype=object), 'label': scores.argmax(axis=1)[[2, 0, 1]]}
+    found = {'video': np.array(['x', 'y', 'z'], dtype=object), 'time': np.zeros(3), 'scores': scores}
+    truth = {
+        'video': np.array(['z', 'x', 'y'], dtype=object),
+        'time': np.zeros(3),
+        'label': scores.argmax(axis=1)[[2, 0, 1]],
+    }
     assert task.score(found, truth) == {'top1': 1.0, 'top5': 1.0}
 
 
 def test_top5_is_left_out_where_it_means_nothing():
     task = classification.Classification(CLASSES[:5], classification_head.ClassificationHead(classes=5))
-    found = {'video': np.array(['x'], dtype=object), 'scores': np.eye(1, 5)}
-    assert task.score(found, {'video': found['video'], 'label': np.array([0])}) == {'top1': 1.0}
+    found = {'video': np.array(['x'], dtype=object), 'time': np.zeros(1), 'scores': np.eye(1, 5)}
+    assert task.score(found, {'video': found['video'], 'time': np.zeros(1), 'label': np.array([0])}) == {'top1': 1.0}
+
+
+def test_parts_of_a_video_are_scored_apart():
+    examples = [types.SimpleNamespace(video='v', time=time, view=0) for time in (0.0, 4.5)]
+    task, batch = make_task(), make_batch(labels=(1, 3), valid=(True, True))
+    collector = task.collector(examples)
+    collector.add(np.array([0, 1]), np.array([True, True]), decoded(task, 9 * batch['labels'], batch))
+    truth = {'video': np.array(['v', 'v'], dtype=object), 'time': np.array([4.5, 0.0]), 'label': np.array([3, 1])}
+    assert task.score(collector.detections(), truth)['top1'] == 1.0

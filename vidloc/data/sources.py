@@ -209,12 +209,12 @@ class ClipSource(Source):
         paths = find_videos(name, view.videos, records)
         examples = []
         for record in records:
-            for number, label in enumerate(record.labels):
+            for label in record.labels:
                 target = np.zeros(len(classes), np.float32)
                 target[index[label.label]] = 1.0
                 start = label.start or 0.0
                 length = 0.0 if label.end is None else label.end - start
-                examples.append(Example(record.video, paths[record.video], start, target, duration=length, view=number))
+                examples.append(Example(record.video, paths[record.video], start, target, duration=length))
         super().__init__(name, view, classes, examples, train=train)
 
     def load(self, number: int, rng: np.random.Generator | None) -> dict[str, np.ndarray]:
@@ -231,9 +231,10 @@ class ClipSource(Source):
         return {'video': frames, 'frame_valid': np.ones(view.frames, bool), 'labels': example.labels}
 
     def truth(self) -> dict[str, np.ndarray]:
-        """Columns video and label (class index)."""
+        """Columns video, time (start of the clip) and label (class index)."""
         return {
             'video': np.array([example.video for example in self.examples], dtype=object),
+            'time': np.array([example.time for example in self.examples]),
             'label': np.array([int(np.argmax(example.labels)) for example in self.examples]),
         }
 

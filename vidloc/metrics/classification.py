@@ -1,5 +1,7 @@
 """Metrics of one label an example: top-k, per-class and mean class accuracy, confusion matrix."""
 
+from collections.abc import Mapping
+
 import numpy as np
 
 
@@ -59,3 +61,20 @@ def mean_class_accuracy(scores: np.ndarray, labels: np.ndarray) -> float:
     """The mean of per_class_accuracy over the classes that have examples; NaN if none has."""
     each = per_class_accuracy(scores, labels)
     return float(np.mean(each[~np.isnan(each)])) if not np.isnan(each).all() else float('nan')
+
+
+def aligned(predictions: Mapping[str, np.ndarray], truth: Mapping[str, np.ndarray]) -> np.ndarray:
+    """float64 [M, C]: the scores of each clip of `truth`, in its order; -inf where nothing was predicted.
+
+    Both have columns video and time (the start of the clip in seconds, to a microsecond); predictions have scores.
+    """
+    row = {key: i for i, key in enumerate(_keys(predictions))}
+    scores = np.full((len(truth['video']), predictions['scores'].shape[1]), -np.inf)
+    for i, key in enumerate(_keys(truth)):
+        if key in row:
+            scores[i] = predictions['scores'][row[key]]
+    return scores
+
+
+def _keys(columns: Mapping[str, np.ndarray]) -> list[tuple[str, float]]:
+    return [(video, round(float(time), 6)) for video, time in zip(columns['video'], columns['time'], strict=True)]

@@ -92,11 +92,7 @@ def detection(scored: Scored) -> dict[str, Any]:
 def clips(scored: Scored) -> dict[str, Any]:
     """The content of a clip source's JSON."""
     truth = scored.source.truth()
-    row = {video: i for i, video in enumerate(scored.detections['video'])}
-    scores = np.full((len(truth['video']), len(scored.source.classes)), -np.inf)  # [M, C]
-    for i, video in enumerate(truth['video']):
-        if video in row:
-            scores[i] = scored.detections['scores'][row[video]]
+    scores = classification.aligned(scored.detections, truth)
     accuracy = classification.per_class_accuracy(scores, truth['label'])
     return {
         'kind': 'classification',

@@ -57,27 +57,17 @@ class Classification:
         return ClipCollector(examples, len(self.classes))
 
     def score(self, detections: Mapping[str, np.ndarray], truth: Mapping[str, np.ndarray]) -> dict[str, float]:
-        """Top-1 and top-5 accuracy over all videos of `truth`; a video without a prediction counts as wrong.
+        """Top-1 and top-5 accuracy over all clips of `truth`; a clip without a prediction counts as wrong.
 
-        truth: columns video [M] and label [M] (index of the class).
+        truth: columns video, time and label (index of the class), [M] each.
         """
-        scores = align(detections, truth)
+        scores = classification.aligned(detections, truth)
         labels = truth['label']
         return {f'top{k}': classification.top_k(scores, labels, k) for k in (1, 5) if k == 1 or scores.shape[1] > k}
 
 
-def align(detections: Mapping[str, np.ndarray], truth: Mapping[str, np.ndarray]) -> np.ndarray:
-    """Scores [M, C] in the order of truth['video']; -inf rows where nothing was predicted."""
-    row = {video: i for i, video in enumerate(detections['video'])}
-    scores = np.full((len(truth['video']), detections['scores'].shape[1]), -np.inf)
-    for i, video in enumerate(truth['video']):
-        if video in row:
-            scores[i] = detections['scores'][row[video]]
-    return scores
-
-
 class ClipCollector:
-    """Averages the probabilities of a video's views."""
+    """Averages the probabilities of a clip's views; a clip is a video and the second at which it starts."""
 
     def __init__(self, examples: Sequence[Any], classes: int):
         self._examples = examples
@@ -90,13 +80,15 @@ class ClipCollector:
             self._found[int(example_id[row])] = predictions['scores'][row, 0]
 
     def detections(self) -> dict[str, np.ndarray]:
-        """Columns video [M] (sorted) and scores [M, C]."""
-        views: dict[str, list[np.ndarray]] = {}
+        """Columns video and time [M] (sorted), scores [M, C]."""
+        views: dict[tuple[str, float], list[np.ndarray]] = {}
         for i in sorted(self._found):
-            views.setdefault(self._examples[i].video, []).append(self._found[i])
-        videos = sorted(views)
-        scores = [np.mean(np.stack(views[video]), axis=0) for video in videos]
+            example = self._examples[i]
+            views.setdefault((example.video, example.time), []).append(self._found[i])
+        clips = sorted(views)
+        scores = [np.mean(np.stack(views[clip]), axis=0) for clip in clips]
         return {
-            'video': np.array(videos, dtype=object),
+            'video': np.array([video for video, _ in clips], dtype=object),
+            'time': np.array([time for _, time in clips], dtype=np.float64),
             'scores': np.array(scores, dtype=np.float64).reshape(-1, self._classes),
         }
