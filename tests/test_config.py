@@ -1,3 +1,4 @@
+import json
 import pathlib
 import subprocess
 import sys
@@ -158,3 +159,18 @@ def test_wrong_command_lines_get_one_line(arguments, words):
     assert done.returncode == 2
     assert len(done.stderr.strip().splitlines()) == 1
     assert words in done.stderr
+
+
+def test_describe_needs_no_data_and_ends_with_one_json_object(tmp_path):
+    done = main('--config=tests/tiny_run.py:/nowhere', '--mode=describe', f'--workdir={tmp_path / "run"}')
+    assert done.returncode == 0, done.stderr
+    assert 'backbone/spatial' in done.stdout
+    told = json.loads(done.stdout.strip().splitlines()[-1])
+    experiment = build.experiment(config_lib.load(f'{ROOT}/tests/tiny_run.py:/nowhere'))
+    assert told['parameters_total'] == experiment.partition.total()
+    assert told['parameters_trainable'] == sum(told['rules'].values())
+    assert set(told['flops_per_step']) == set(told['memory_bytes']) == set(experiment.tasks)
+    # Parameters, their two moments or traces and the batch are the least that a step needs.
+    assert all(value > 4 * told['parameters_trainable'] for value in told['memory_bytes'].values())
+    assert all(value > told['parameters_total'] for value in told['flops_per_step'].values())
+    assert not (tmp_path / 'run').exists()

@@ -19,8 +19,9 @@ import numpy as np
 REPEATS = 9
 
 
-def measure(work: Callable[[], Any], repeats: int = REPEATS) -> dict[str, float]:
-    """Median wall and mean CPU milliseconds of `work`, called once before to warm up."""
+def measure(work: Callable[[], Any], repeats: int | None = None) -> dict[str, float]:
+    """Median wall and mean CPU milliseconds of REPEATS calls of `work` (or so many), after one to warm up."""
+    repeats = repeats or REPEATS
     work()
     walls, before = [], _cpu_seconds()
     for _ in range(repeats):
