@@ -3,7 +3,7 @@
 # evaluates it, and makes a page with annotated videos. DEMO_SIZE=tiny is the test suite's version.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-source tools/venv.sh
+source tools/venv.sh ''
 export JAX_PLATFORMS="${JAX_PLATFORMS:-cpu}"
 # On a CPU every step asks the system for some 100 MB anew; in huge pages that costs a quarter less time a step.
 export GLIBC_TUNABLES="${GLIBC_TUNABLES:-glibc.malloc.hugetlb=1}"

@@ -180,11 +180,15 @@ class Experiment:
     def optimizer(self, total_steps: int, warmup_steps: int) -> optimizer.Optimizer:
         """The optimiser for a run of a known length."""
         chosen, train, rates = self.config.optimizer, self.config.train, self.config.schedule
+        try:
+            schedule = optimizer.Schedule(
+                rate=rates.rate, total=total_steps, warmup=warmup_steps, kind=rates.kind, end=rates.end
+            )
+        except ValueError as error:
+            raise ConfigError(f'schedule: {error}') from error
         return optimizer.Optimizer(
             rule=config_lib.make(OPTIMIZERS[chosen.kind], chosen),
-            schedule=optimizer.Schedule(
-                rate=rates.rate, total=total_steps, warmup=warmup_steps, kind=rates.kind, end=rates.end
-            ),
+            schedule=schedule,
             rates=self.partition.rates(),
             decay=self.partition.decay(),
             clip=train.clip_norm or None,
@@ -325,6 +329,8 @@ def open_sources(config: ml_collections.ConfigDict, tasks: Mapping[str, base.Tas
         records = config_lib.make(FORMATS[view.format], view).read()
         _check_labels(name, records, classes)
         kind = TASKS[task.kind]
+        if not train and kind.source is sources.KeyframeSource:
+            _check_action_list(name, view, classes)
         opened[name] = kind.source(name, config_lib.make(kind.view, view), records, classes, train=train)
     return opened
 
@@ -341,6 +347,18 @@ def _missing(name: str, view: ml_collections.ConfigDict, train: bool) -> list[st
     if not os.path.isdir(view.videos):
         lines.append(f'  {group}.{name}.videos: no folder {view.videos!r}')
     return lines
+
+
+def _check_action_list(name: str, view: ml_collections.ConfigDict, classes: Sequence[str]) -> None:
+    """Detections are written with the ids of the source's action list, so it must know every class."""
+    if 'labels' not in view:
+        raise sources.DataError(f'eval_sources.{name}: boxes are evaluated with an action list; use format ava')
+    unlisted = sorted(set(classes) - set(ava.read_label_map(view.labels).values()))
+    if unlisted:
+        raise sources.DataError(
+            f'eval_sources.{name}.labels: {view.labels} lacks {len(unlisted)} classes of task {view.task}, such as '
+            f'{unlisted[0]!r}; name the same list there and in tasks.{view.task}.class_list'
+        )
 
 
 def _check_labels(name: str, records: Sequence[Any], classes: Sequence[str]) -> None:

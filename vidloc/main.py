@@ -61,6 +61,7 @@ def user_errors() -> tuple[type[Exception], ...]:
         loop.Diverged,
         loop.TooManyBroken,
         sharding.ShardingError,
+        OSError,
     )
 
 
@@ -79,7 +80,9 @@ def main(_: list[str]) -> None:
         spec = config_spec(sys.argv[1:])
         workdir = _WORKDIR.value or default_workdir(spec)
         if _MODE.value == 'describe':
-            print_description(run.describe(_CONFIG.value), run, _CONFIG.value)
+            description, table = run.describe(_CONFIG.value)
+            print(table)
+            print(json.dumps(description))
             return
         figures = run.train(_CONFIG.value, workdir) if _MODE.value == 'train' else run.evaluate(_CONFIG.value, workdir)
     except user_errors() as error:
@@ -90,14 +93,6 @@ def main(_: list[str]) -> None:
         for name, value in figures.items():
             print(f'{name} {value:.4f}')
         print(f'workdir {workdir}')
-
-
-def print_description(description: dict, run, config) -> None:
-    """The parameter table, and the figures as one JSON object on the last line."""
-    from vidloc import build
-
-    print(build.experiment(config).partition.overview())
-    print(json.dumps(description))
 
 
 def cli() -> None:

@@ -61,6 +61,8 @@ class Length:
 def length(config: ml_collections.ConfigDict, opened: Mapping[str, sources.Source]) -> Length:
     """Steps from epochs of the summed sizes (or as given), warm-up likewise. Raises RunError."""
     sizes = {name: len(source) for name, source in opened.items()}
+    if config.train.batch_size < 1 or config.train.accumulate < 1:
+        raise RunError('train.batch_size and train.accumulate must be at least 1')
     batch_sizes = {name: source.view.batch_size or config.train.batch_size for name, source in opened.items()}
     mix = config_lib.make(build.SECTIONS['mixture'], config.mixture)
     try:
@@ -70,6 +72,9 @@ def length(config: ml_collections.ConfigDict, opened: Mapping[str, sources.Sourc
     total = config.train.steps or math.ceil(config.train.epochs * epoch)
     if total < 1:
         raise RunError('the run has no steps; set train.steps or train.epochs')
+    uneven = {name: size for name, size in batch_sizes.items() if size % config.train.accumulate}
+    if uneven:
+        raise RunError(f'train.accumulate={config.train.accumulate} does not divide the batch sizes {uneven}')
     warmup = config.schedule.warmup_steps or round(config.schedule.warmup_epochs * epoch)
     if warmup > total:
         raise RunError(f'the warm-up of {warmup} steps is longer than the run of {total}')
@@ -90,8 +95,9 @@ def train(config: ml_collections.ConfigDict, workdir: str | pathlib.Path) -> dic
     mesh = sharding.make_mesh(data=config.mesh.data, fsdp=config.mesh.fsdp)
     experiment = build.experiment(config)
     opened = build.open_sources(config, experiment.tasks, train=True)
+    check_evaluation(config)
     evaluated = build.open_sources(config, experiment.tasks, train=False)
-    check_workdir(workdir, config, opened)
+    check_workdir(workdir, config, experiment, opened)
     plan = length(config, opened)
     rows = tuple(sharding.process_rows(mesh, size) for size in plan.batch_sizes)
     optimizer = experiment.optimizer(plan.total, plan.warmup)
@@ -131,7 +137,11 @@ def train(config: ml_collections.ConfigDict, workdir: str | pathlib.Path) -> dic
 
         loop.Fit(
             train_step=step.make_train_step(
-                experiment.apply, experiment.tasks, optimizer, accumulate=config.train.accumulate
+                experiment.apply,
+                experiment.tasks,
+                optimizer,
+                accumulate=config.train.accumulate,
+                shardings=(sharding.parameter_shardings(mesh, begin.state), sharding.replicated(mesh)),
             ),
             batches=batches,
             sources=[(name, config.sources[name].task) for name in names],
@@ -155,11 +165,15 @@ def evaluate(config: ml_collections.ConfigDict, workdir: str | pathlib.Path) -> 
     workdir = pathlib.Path(workdir)
     mesh = sharding.make_mesh(data=config.mesh.data, fsdp=config.mesh.fsdp)
     experiment = build.experiment(config)
-    opened = build.open_sources(config, experiment.tasks, train=True)
+    check_evaluation(config)
     evaluated = build.open_sources(config, experiment.tasks, train=False)
-    plan = length(config, opened)
-    optimizer = experiment.optimizer(plan.total, plan.warmup)
-    begin = start(experiment, optimizer, opened, mesh, workdir, read_only=True)
+    try:
+        opened = build.open_sources(config, experiment.tasks, train=True)
+    except sources.DataError as error:
+        logging.warning('without the training data, label counts are those of the evaluated data: %s', error)
+        opened = {}
+    # The shape of the state does not depend on the length of the run.
+    begin = start(experiment, experiment.optimizer(1, 0), opened, mesh, workdir, read_only=True)
     predict = step.make_predict_step(experiment.apply, experiment.tasks)
     weights = state_lib.weights(begin.state)
     figures = evaluate_all(experiment, evaluated, opened, predict, weights, begin.frozen, mesh, workdir, begin.step)
@@ -168,8 +182,8 @@ def evaluate(config: ml_collections.ConfigDict, workdir: str | pathlib.Path) -> 
     return figures
 
 
-def describe(config: ml_collections.ConfigDict) -> dict[str, Any]:
-    """Parameters, FLOPs and memory of a step, from shapes alone: no data, no weights, nothing computed."""
+def describe(config: ml_collections.ConfigDict) -> tuple[dict[str, Any], str]:
+    """(parameters, FLOPs and memory of a step; the parameter table), from shapes alone: nothing is computed."""
     experiment = build.experiment(config)
     optimizer = experiment.optimizer(1, 0)
     trained, frozen = experiment.partition.split(experiment.abstract_params)
@@ -179,13 +193,14 @@ def describe(config: ml_collections.ConfigDict) -> dict[str, Any]:
     for task, batch in experiment.abstract_batches.items():
         counts[task] = flops.count(train_step, state, frozen, {task: batch})
         memory_bytes[task] = memory(train_step.lower(state, frozen, {task: batch}).compile())
-    return {
+    figures = {
         'parameters_total': experiment.partition.total(),
         'parameters_trainable': experiment.partition.total(trainable=True),
         'rules': experiment.partition.counts(),
         'flops_per_step': counts,
         'memory_bytes': memory_bytes,
     }
+    return figures, experiment.partition.overview()
 
 
 def memory(compiled: jax.stages.Compiled) -> int:
@@ -306,8 +321,19 @@ def evaluate_all(
     return figures
 
 
+def check_evaluation(config: ml_collections.ConfigDict) -> None:
+    """Raises RunError for settings that would fail only after the training, when it evaluates."""
+    if config.eval.batch_size < 1:
+        raise RunError(f'eval.batch_size is {config.eval.batch_size}; it must be at least 1')
+    if config.eval.head < config.eval.tail:
+        raise RunError(f'eval.head ({config.eval.head}) must not be below eval.tail ({config.eval.tail})')
+
+
 def check_workdir(
-    workdir: pathlib.Path, config: ml_collections.ConfigDict, opened: Mapping[str, sources.Source]
+    workdir: pathlib.Path,
+    config: ml_collections.ConfigDict,
+    experiment: build.Experiment,
+    opened: Mapping[str, sources.Source],
 ) -> None:
     """Raises RunError when the workdir holds another run: other settings or other data."""
     path = workdir / 'config.json'
@@ -324,6 +350,15 @@ def check_workdir(
             )
         for key in differing:
             logging.warning('changed since the run began: %s: %r -> %r', key, before.get(key), now.get(key))
+    path = workdir / 'model.json'
+    if path.exists():
+        before = json.loads(path.read_text(encoding='utf-8'))['tasks']
+        for name, task in experiment.tasks.items():
+            if name in before and before[name]['classes'] != list(task.classes):
+                raise RunError(
+                    f'{workdir}: the classes of task {name} were others, or in another order, when the run began (see '
+                    'model.json there); restore the class list, or take another --workdir'
+                )
     path = workdir / 'data.json'
     if path.exists():
         before = json.loads(path.read_text(encoding='utf-8'))

@@ -4,10 +4,9 @@ Each is a frozen dataclass whose fields are what a config sets and whose read() 
 """
 
 import dataclasses
-from collections.abc import Sequence
 
 from vidloc.annotations import activitynet, ava, clips, table
-from vidloc.annotations.records import VideoRecord
+from vidloc.annotations.records import PersonBox, VideoRecord
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,22 +29,28 @@ class AvaFiles:
         return needed | {field: paths for field, paths in optional.items() if paths}
 
     def read(self) -> list[VideoRecord]:
-        """Truth and detections of each video in one record; a detected keyframe without truth is dropped.
+        """Truth and detections of each annotated video in one record.
 
-        Keyframes of the truth are what counts, as in the official evaluation. Raises AnnotationError.
+        Detections on moments without truth stay (SlowFast's rules count them); `keyframes` are those of the truth, and
+        what is excluded is nowhere. Raises AnnotationError.
         """
         truth = ava.read_ava(self.annotations, self.labels, self.excluded or None)
-        detected: dict[str, list] = {}
+        left_out: set[tuple[str, float]] = set()
+        if self.excluded:
+            columns = ava.read_excluded(self.excluded)
+            left_out = {(v, round(float(t), 6)) for v, t in zip(columns['video'], columns['timestamp'], strict=True)}
+        detected: dict[str, list[PersonBox]] = {}
         for path in self.detections:
             for record in ava.read_detections(path, self.labels):
-                detected.setdefault(record.video, []).extend(record.boxes)
-        return [_with_boxes(record, detected.get(record.video, ())) for record in truth]
-
-
-def _with_boxes(record: VideoRecord, boxes: Sequence) -> VideoRecord:
-    times = {round(time, 6) for time in record.keyframes}
-    kept = [box for box in boxes if round(box.time, 6) in times]
-    return dataclasses.replace(record, boxes=tuple(sorted([*record.boxes, *kept], key=lambda box: box.time)))
+                kept = [box for box in record.boxes if (record.video, round(box.time, 6)) not in left_out]
+                detected.setdefault(record.video, []).extend(kept)
+        return [
+            dataclasses.replace(
+                record,
+                boxes=tuple(sorted([*record.boxes, *detected.get(record.video, ())], key=lambda box: box.time)),
+            )
+            for record in truth
+        ]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -3,6 +3,7 @@
 import dataclasses
 import math
 import os
+import signal
 import warnings
 import zlib
 from collections.abc import Iterator, Sequence
@@ -150,13 +151,13 @@ class EvalLoad:
         samples = []
         for i in ids:
             marks = {'seed': np.uint32(0), 'replaced': False, 'broken_id': -1, 'example_id': int(i)}
+            if i >= len(self.source):
+                samples.append(marks | {'example_valid': False})
+                continue
             try:
-                if i >= len(self.source):
-                    raise IndexError
                 samples.append(self.source.load(int(i), None) | marks | {'example_valid': True})
-            except (IndexError, video.VideoError) as error:
-                broken = int(i) if isinstance(error, video.VideoError) else -1
-                samples.append(marks | {'example_valid': False, 'broken_id': broken})
+            except video.VideoError:
+                samples.append(marks | {'example_valid': False, 'broken_id': int(i)})
         boxes = getattr(self.source.view, 'max_boxes', None)
         return batching.collate(_fill(samples, self.source), boxes, source=self.source.name)
 
@@ -191,19 +192,25 @@ def _read(dataset, loading: Loading) -> Iterator[dict[str, np.ndarray]]:
 
     if loading.workers:
         # Workers must not grab the accelerator when grain imports jax there; this process has its devices already.
-        os.environ.setdefault('JAX_PLATFORMS', 'cpu')
+        os.environ['JAX_PLATFORMS'] = 'cpu'
         _parse_flags_if_needed()
         options = grain.ReadOptions(num_threads=1, prefetch_buffer_size=1)
         with warnings.catch_warnings():
             warnings.simplefilter('ignore', DeprecationWarning)
             stream = dataset.to_iter_dataset(options).mp_prefetch(
-                grain.MultiprocessingOptions(num_workers=loading.workers, per_worker_buffer_size=loading.prefetch)
+                grain.MultiprocessingOptions(num_workers=loading.workers, per_worker_buffer_size=loading.prefetch),
+                worker_init_fn=_leave_interrupts_to_the_parent,
             )
     else:
         stream = dataset.to_iter_dataset(
             grain.ReadOptions(num_threads=loading.threads, prefetch_buffer_size=loading.prefetch)
         )
     return iter(stream)
+
+
+def _leave_interrupts_to_the_parent(*_: int) -> None:
+    """Ctrl-C reaches workers too; the run saves and ends them itself."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _parse_flags_if_needed() -> None:

@@ -5,6 +5,7 @@ view applied to the records of one split. Loading is a pure function of (example
 """
 
 import dataclasses
+import functools
 import hashlib
 import os
 import pathlib
@@ -46,6 +47,12 @@ class Example:
         return f'{self.video}|{self.time:.6f}|{self.view}'
 
 
+@functools.lru_cache(maxsize=4096)
+def indexed(path: str) -> video.VideoIndex:
+    """The index of a file, remembered in each process: without one every read goes through the whole file's packets."""
+    return video.index_video(path)
+
+
 class Source:
     """Random access to the examples of one split, ordered by key; subclasses say what an example is."""
 
@@ -68,10 +75,9 @@ class Source:
         path: str,
         times: np.ndarray,
         rng: np.random.Generator | None,
-        index: video.VideoIndex | None = None,
     ) -> tuple[np.ndarray, transforms.Placement]:
         """Decoded, resized clip: (frames [T, H', W', 3] uint8, placement). rng None: no jitter, centred."""
-        frames = video.read_frames(path, times, index=index)  # [T, H, W, 3]
+        frames = video.read_frames(path, times, index=indexed(path))  # [T, H, W, 3]
         scale, anchor = 1.0, (0.5, 0.5)
         if rng is not None:
             scale = float(rng.uniform(*self.view.scale))
@@ -126,13 +132,16 @@ class KeyframeSource(Source):
         paths = find_videos(name, view.videos, records)
         examples = []
         for record in records:
+            annotated = {round(time, 6) for time in record.keyframes}
             for time, people in _by_time(record.boxes).items():
-                chosen = _choose(people, view, index)
+                if train and time not in annotated:
+                    continue
+                chosen = _choose(people, view)
                 if chosen:
                     if len(chosen) > view.max_boxes:
                         raise DataError(
                             f'source {name}: {record.video} has {len(chosen)} boxes at {time:g} s, max_boxes is '
-                            f'{view.max_boxes}; set sources.{name}.max_boxes to at least that'
+                            f'{view.max_boxes}; set {"" if train else "eval_"}sources.{name}.max_boxes to at least that'
                         )
                     examples.append(_keyframe_example(record.video, paths[record.video], time, chosen, index))
         self._truth = _truth_columns(records, index)
@@ -220,12 +229,11 @@ class ClipSource(Source):
     def load(self, number: int, rng: np.random.Generator | None) -> dict[str, np.ndarray]:
         """video [T,H,W,3] uint8, frame_valid [T], labels [C]. rng None: the middle of the clip, no augmentation."""
         example, view = self.examples[number], self.view
-        index = video.index_video(example.path)
-        length = example.duration or index.duration
+        length = example.duration or indexed(example.path).duration - example.time
         spare = max(0.0, length - view.frames / view.rate)
         start = example.time + spare * (0.5 if rng is None else rng.random())
         times = start + np.arange(view.frames) / view.rate
-        frames, placement = self._frames(example.path, times, rng, index)
+        frames, placement = self._frames(example.path, times, rng)
         if rng is not None and rng.random() < view.flip:
             frames, placement = transforms.flip(frames, placement)
         return {'video': frames, 'frame_valid': np.ones(view.frames, bool), 'labels': example.labels}
@@ -289,7 +297,7 @@ def _by_time(people: Sequence[rec.PersonBox]) -> Mapping[float, list[rec.PersonB
     return groups
 
 
-def _choose(people: list[rec.PersonBox], view: Keyframes, index: Mapping[str, int]) -> list[rec.PersonBox]:
+def _choose(people: list[rec.PersonBox], view: Keyframes) -> list[rec.PersonBox]:
     """The boxes of one keyframe that the view wants; unlabelled detections take the labels of the truth they match."""
     truth = [person for person in people if person.score is None]
     detected = [person for person in people if person.score is not None and person.score >= view.threshold]

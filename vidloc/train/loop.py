@@ -185,7 +185,8 @@ class Fit:
                     f'the loss or its gradient is not finite at step {step} (source {name}, task {task}, loss '
                     f'{float(values["loss"]):g}, gradient norm {float(values["gradient_norm"]):g}); '
                     f'examples: {examples}. '
-                    'The parameters were not changed by this step and the last checkpoint is intact. Try a lower '
+                    'The parameters were not changed by this step and the last checkpoint is intact. Start again in a '
+                    'new --workdir with a lower '
                     'schedule.rate, a longer warm-up or train.clip_norm.'
                 )
             self._judge_broken(int(values['replaced']), len(ids) * jax.process_count())
