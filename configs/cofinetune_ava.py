@@ -11,9 +11,9 @@ the paper: TPUs; time not stated. About 169,000 steps of 128 clips for 1.44 M ex
 Argument: the folder with the data sets (default `data`), laid out as below; each path is a field of its own, such as
 --config.sources.k400.videos=/mnt/kinetics.
 The same goes for eval_sources.<name> and tasks.<name>.class_list. Settings are those of the paper's section 4.1 and
-appendix A.1. Not in the paper, and our choice: clipping the gradient at 1 (as in google-research/scenic's ViViT), flips,
-the random place of a zoomed frame, clip sets placed like AVA, ROI-Align 7 x 7 with max, AVA's 60 evaluated classes only,
-and that a worker reads whole batches (616 MB of frames each at 128 clips: fewer workers or hosts with less memory).
+appendix A.1. Not in the paper, and our choice: clipping the gradient at 1 (as in google-research/scenic's ViViT),
+flips, the random place of a zoomed frame, clip sets placed like AVA, ROI-Align 7 x 7 with max, and AVA's 60 evaluated
+classes only. A worker reads whole batches, 616 MB of frames each at 128 clips: take fewer where memory is short.
 """
 
 import pathlib
