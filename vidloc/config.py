@@ -76,9 +76,7 @@ def make(part: Part, values: Mapping[str, Any], **supplied: Any) -> Any:
 
 def plain(value: Any) -> Any:
     """ConfigDicts to dicts and lists to tuples, so that dataclasses and modules stay hashable."""
-    if isinstance(value, ml_collections.ConfigDict):
-        return {key: plain(inner) for key, inner in value.items()}
-    if isinstance(value, Mapping):
+    if isinstance(value, ml_collections.ConfigDict | Mapping):
         return {key: plain(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
         return tuple(plain(inner) for inner in value)

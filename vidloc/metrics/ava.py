@@ -276,7 +276,7 @@ def groups(counts: Mapping[int, int], *, head: int = 10_000, tail: int = 1_000) 
     if head < tail:
         raise ValueError(f'head ({head}) must not be below tail ({tail})')
     return {
-        'head': tuple(number for number, count in counts.items() if count > head and count >= tail),
+        'head': tuple(number for number, count in counts.items() if count > head),
         'mid': tuple(number for number, count in counts.items() if tail <= count <= head),
         'tail': tuple(number for number, count in counts.items() if count < tail),
     }
