@@ -16,7 +16,8 @@ from vidloc import config as config_lib
 from vidloc import settings
 from vidloc.annotations import ava, clips, formats
 from vidloc.config import ConfigError, Part
-from vidloc.data import mixture, pipeline, sources
+from vidloc.data import clips as clip_data
+from vidloc.data import keyframes, mixture, pipeline, sources
 from vidloc.models import classification_head, localizer, preprocess, roi_head, vivit
 from vidloc.tasks import action_detection, base, classification
 from vidloc.train import loop, optimizer, trainable
@@ -45,14 +46,14 @@ TASKS = {
     'action_detection': TaskPart(
         Part(action_detection.ActionDetection, ('classes', 'head_module')),
         'roi',
-        Part(sources.Keyframes),
-        sources.KeyframeSource,
+        Part(keyframes.Keyframes),
+        keyframes.KeyframeSource,
     ),
     'classification': TaskPart(
         Part(classification.Classification, ('classes', 'head_module')),
         'linear',
-        Part(sources.Clips),
-        sources.ClipSource,
+        Part(clip_data.Clips),
+        clip_data.ClipSource,
     ),
 }
 FORMATS = {
@@ -329,7 +330,7 @@ def open_sources(config: ml_collections.ConfigDict, tasks: Mapping[str, base.Tas
         records = config_lib.make(FORMATS[view.format], view).read()
         _check_labels(name, records, classes)
         kind = TASKS[task.kind]
-        if not train and kind.source is sources.KeyframeSource:
+        if not train and kind.source is keyframes.KeyframeSource:
             _check_action_list(name, view, classes)
         opened[name] = kind.source(name, config_lib.make(kind.view, view), records, classes, train=train)
     return opened
@@ -380,7 +381,7 @@ def start_biases(experiment: Experiment, opened: Mapping[str, sources.Source]) -
     biases = {}
     for source in opened.values():
         task = experiment.config.sources[source.name].task
-        if isinstance(source, sources.KeyframeSource):
+        if isinstance(source, keyframes.KeyframeSource):
             share = np.clip(source.label_share(), 1e-3, 1 - 1e-3)
             biases[f'heads_{task}/output/bias'] = np.log(share / (1 - share)).astype(np.float32)
     return biases

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from vidloc.annotations import records as rec
-from vidloc.data import encode, sources
+from vidloc.data import encode
+from vidloc.data import keyframes as keyframe_data
 
 SIZE = (48, 64)
 RED, BLUE = (230, 20, 20), (20, 20, 230)
@@ -49,9 +50,9 @@ def make_source(folder, count, *, name='street', train=True, records=None, **vie
         if not path.exists():
             write_rectangles(path)
     fields = {'frames': 2, 'rate': 8.0, 'size': (24, 32), 'max_boxes': 4, 'boxes': 'truth', 'threshold': 0.5}
-    return sources.KeyframeSource(
+    return keyframe_data.KeyframeSource(
         name,
-        sources.Keyframes(videos=str(folder), **{**fields, **view}),
+        keyframe_data.Keyframes(videos=str(folder), **{**fields, **view}),
         keyframes(count) if records is None else records,
         ('walk', 'wave', 'talk'),
         train=train,

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from vidloc.annotations import ava_table, label_map
-from vidloc.data import sources
+from vidloc.data import keyframes, sources
 from vidloc.metrics import ava, classification
 
 
@@ -41,7 +41,7 @@ def write(workdir: str | os.PathLike, scored: Scored) -> pathlib.Path:
     """Writes the result of a source and returns the path of its JSON."""
     folder = pathlib.Path(workdir) / 'eval'
     folder.mkdir(parents=True, exist_ok=True)
-    if isinstance(scored.source, sources.KeyframeSource):
+    if isinstance(scored.source, keyframes.KeyframeSource):
         content = detection(scored)
         _write_detections(folder / f'{scored.source.name}_detections.csv', scored)
     else:

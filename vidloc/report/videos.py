@@ -13,7 +13,7 @@ from PIL import Image
 
 from vidloc.annotations import ava, ava_table, label_map
 from vidloc.annotations.records import VideoRecord
-from vidloc.data import encode, sources, video
+from vidloc.data import encode, footage, video
 from vidloc.report import draw
 from vidloc.report.plots import Span
 from vidloc.report.run import Detection
@@ -78,9 +78,9 @@ def annotated(result: Detection, workdir: pathlib.Path, folder: pathlib.Path, fi
     clips = []
     for number, name in enumerate(names, first):
         try:
-            path = sources.find_videos(result.source, _found(result.videos, workdir), [records[name]])[name]
+            path = footage.open_footage(_found(result.videos, workdir)).takes(records[name])[0].key
             clips.append(_draw_video(name, path, records[name], guesses[name], result.video_start, folder, number))
-        except (sources.DataError, video.VideoError, OSError) as error:
+        except (IndexError, video.VideoError, OSError) as error:
             clips.append(Annotated(name, problem=str(error)))
     return clips
 

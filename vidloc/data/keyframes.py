@@ -1,0 +1,192 @@
+"""Keyframes with person boxes, as AVA annotates them, cut into examples."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from vidloc.annotations import records as rec
+from vidloc.data import sources, transforms
+from vidloc.data.footage import Take
+from vidloc.ops import boxes as box_ops
+
+
+@dataclasses.dataclass(frozen=True)
+class Keyframes:
+    """How annotated keyframes become examples: a clip around each, with its person boxes.
+
+    videos: folder of videos (data/footage.py). frames, rate: the clip is `frames` frames, `rate` a second, the
+    keyframe at index frames // 2 (32 frames with stride 2 of 30 fps are rate 15). size: (H, W) of the input, the
+    frame fills it along its longer side, the rest is zero. max_boxes: static number of boxes N; more in a keyframe is
+    an error, none is cut. boxes: 'truth', 'detections' or 'both'. threshold: least detector score. match_iou: a
+    detection that carries no label takes those of the true box it overlaps at least this much. time_offset: seconds
+    at which files start on the annotation's clock, unless their names say (Kinetics clips). missing: 'refuse' videos
+    that are not there, or 'leave_out' their keyframes, from the truth too; their number is reported. In training:
+    scale is the range of random zoom (paper 0.65 to 1.1), box_jitter the largest shift of each side as a share of the
+    box (paper 0.15), flip the probability of mirroring. batch_size 0: the config's train.batch_size.
+    """
+
+    videos: str = ''
+    frames: int = 32
+    rate: float = 15.0
+    size: tuple[int, int] = (224, 224)
+    max_boxes: int = 20
+    boxes: str = 'detections'
+    threshold: float = 0.8
+    match_iou: float = 0.75
+    time_offset: float = 0.0
+    missing: str = 'refuse'
+    scale: tuple[float, float] = (0.65, 1.1)
+    box_jitter: float = 0.15
+    flip: float = 0.5
+    batch_size: int = 0
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class KeyframeExample(sources.Example):
+    """boxes float64 [N, 4], scores float32 [N] (1 for boxes drawn by a person), labels uint8 [N, C]."""
+
+    boxes: np.ndarray
+    scores: np.ndarray
+    labels: np.ndarray
+
+
+class KeyframeSource(sources.Source):
+    """Keyframes with person boxes; every annotated keyframe is kept as truth, those without boxes give no example."""
+
+    def __init__(
+        self,
+        name: str,
+        view: Keyframes,
+        records: Sequence[rec.VideoRecord],
+        classes: Sequence[str],
+        *,
+        train: bool,
+    ):
+        if view.boxes not in ('truth', 'detections', 'both'):
+            raise sources.DataError(f'source {name}: boxes is {view.boxes!r}; known: truth, detections, both')
+        index = {label: i for i, label in enumerate(classes)}
+        footage, takes, left_out = sources.locate(name, view, records)
+        records = [record for record in records if record.video in takes]
+        examples = []
+        for record in records:
+            annotated = {round(time, 6) for time in record.keyframes}
+            for time, people in _by_time(record.boxes).items():
+                if train and time not in annotated:
+                    continue
+                chosen = _choose(people, view)
+                if chosen:
+                    if len(chosen) > view.max_boxes:
+                        raise sources.DataError(
+                            f'source {name}: {record.video} has {len(chosen)} boxes at {time:g} s, max_boxes is '
+                            f'{view.max_boxes}; set {"" if train else "eval_"}sources.{name}.max_boxes to at least that'
+                        )
+                    take = _take_at(takes[record.video], time, view.time_offset)
+                    examples.append(_keyframe_example(record.video, take, time, chosen, index))
+        self._truth = _truth_columns(records, index)
+        super().__init__(name, view, classes, examples, footage, left_out, train=train)
+
+    def load(self, index: int, rng: np.random.Generator | None) -> dict[str, np.ndarray]:
+        """video [T,H,W,3] uint8, frame_valid [T], boxes and source_boxes [N,4], box_scores [N], labels [N,C].
+
+        rng None: no augmentation. Boxes that the random view leaves out are left out. Raises video.VideoError.
+        """
+        example, view = self.examples[index], self.view
+        times = transforms.clip_times(example.time - example.start, view.frames, view.rate)
+        frames, placement = self._frames(example.path, times, rng)
+        boxes, seen = example.boxes, np.ones(len(example.boxes), bool)
+        if rng is None:
+            boxes = placement.apply(boxes)
+        else:
+            if rng.random() < view.flip:
+                frames, placement = transforms.flip(frames, placement)
+            boxes = placement.apply(transforms.jitter_boxes(boxes, view.box_jitter, rng))
+            seen = transforms.visible(boxes)
+        return {
+            'video': frames,
+            'frame_valid': np.ones(view.frames, bool),
+            'boxes': np.clip(boxes[seen], 0.0, 1.0).astype(np.float32),
+            'source_boxes': example.boxes[seen].astype(np.float32),
+            'box_scores': example.scores[seen].astype(np.float32),
+            'labels': example.labels[seen].astype(np.float32),
+        }
+
+    def truth(self) -> dict[str, np.ndarray]:
+        """Columns video, timestamp, x1, y1, x2, y2, action_id (class index, -1: keyframe only) of all records."""
+        return self._truth
+
+    def label_counts(self) -> np.ndarray:
+        """[C] int64: true boxes of each class."""
+        ids = self._truth['action_id']
+        return np.bincount(ids[ids >= 0], minlength=len(self.classes))
+
+    def label_share(self) -> np.ndarray:
+        """[C] float64: share of this source's boxes for which each class holds."""
+        return np.concatenate([example.labels for example in self.examples]).mean(axis=0)
+
+
+def _by_time(people: Sequence[rec.PersonBox]) -> Mapping[float, list[rec.PersonBox]]:
+    groups: dict[float, list[rec.PersonBox]] = {}
+    for person in people:
+        groups.setdefault(round(person.time, 6), []).append(person)
+    return groups
+
+
+def _choose(people: list[rec.PersonBox], view: Keyframes) -> list[rec.PersonBox]:
+    """The boxes of one keyframe that the view wants; unlabelled detections take the labels of the truth they match."""
+    truth = [person for person in people if person.score is None]
+    detected = [person for person in people if person.score is not None and person.score >= view.threshold]
+    if view.boxes == 'truth':
+        return truth
+    if detected and truth:
+        overlap = box_ops.iou(
+            np.array([person.box for person in detected]), np.array([person.box for person in truth])
+        )  # [detected, truth]
+        best = overlap.argmax(axis=1)
+        detected = [
+            person
+            if person.labels or overlap[i, best[i]] < view.match_iou
+            else dataclasses.replace(person, labels=truth[best[i]].labels)
+            for i, person in enumerate(detected)
+        ]
+    return detected if view.boxes == 'detections' else truth + detected
+
+
+def _take_at(takes: Sequence[Take], time: float, offset: float) -> Take:
+    """The piece that holds the moment, or else comes nearest; `offset` is where pieces start that do not say."""
+    if len(takes) == 1 and not takes[0].start:
+        return dataclasses.replace(takes[0], start=offset)
+    return min(takes, key=lambda take: max(take.start - time, time - take.end, 0.0))
+
+
+def _keyframe_example(
+    video_name: str, take: Take, time: float, people: list[rec.PersonBox], index: Mapping[str, int]
+) -> KeyframeExample:
+    labels = np.zeros((len(people), len(index)), np.uint8)
+    for row, person in enumerate(people):
+        for label in person.labels:
+            labels[row, index[label]] = 1
+    return KeyframeExample(
+        video=video_name,
+        path=take.key,
+        time=time,
+        start=take.start,
+        boxes=np.array([person.box for person in people], np.float64),
+        scores=np.array([1.0 if person.score is None else person.score for person in people], np.float32),
+        labels=labels,
+    )
+
+
+def _truth_columns(records: Sequence[rec.VideoRecord], index: Mapping[str, int]) -> dict[str, np.ndarray]:
+    rows = []
+    for record in records:
+        rows += [(record.video, time, np.nan, np.nan, np.nan, np.nan, -1) for time in record.keyframes]
+        for person in record.boxes:
+            if person.score is None:
+                rows += [(record.video, person.time, *person.box, index[label]) for label in person.labels]
+    names = ('video', 'timestamp', 'x1', 'y1', 'x2', 'y2', 'action_id')
+    kinds = (object, np.float64, np.float64, np.float64, np.float64, np.float64, np.int64)
+    return {
+        name: np.array([row[i] for row in rows], dtype=kind)
+        for i, (name, kind) in enumerate(zip(names, kinds, strict=True))
+    }
