@@ -28,6 +28,7 @@ MAY = {
         'config', 'settings', 'losses', 'ops', 'annotations', 'metrics', 'data', 'models', 'tasks', 'checkpoints',
         'train', 'synthetic', 'report',
     },
+    'transfer': {'build', 'config', 'checkpoints', 'models'},
     'main': {'*'},
     'run': {'*'},
     'benchmark': {'*'},

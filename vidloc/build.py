@@ -95,6 +95,7 @@ def config(
     optimizer: Mapping[str, Any],
     trainable: Sequence[tuple[str, float | None, bool]] = TRAIN_ALL,
     seed: int = 0,
+    init_from: str = '',
     hint: str = '',
     **sections: Mapping[str, Any],
 ) -> ml_collections.ConfigDict:
@@ -103,7 +104,8 @@ def config(
     backbone: {'kind': key of BACKBONES, field: value}. tasks: {task: {'kind', 'classes' | 'class_list' |
     'num_classes', 'head': {'kind', ...}, fields}}. sources, eval_sources: {source: {'task', 'format', fields of the
     format and of the task's view}}; an evaluated source has the name of the source it belongs to, if it has one.
-    trainable: the freezing table (train/trainable.py). hint: said when data are missing: how to get them.
+    trainable: the freezing table (train/trainable.py). init_from: workdir of an earlier run whose backbone this one
+    starts from (transfer.py); '' starts from scratch. hint: said when data are missing: how to get them.
     sections: any of SECTIONS.
     """
     for key in sections:
@@ -112,6 +114,7 @@ def config(
     filled = {
         'name': name,
         'seed': seed,
+        'init_from': init_from,
         'hint': hint,
         'backbone': _chosen(BACKBONES, backbone, 'backbone'),
         'tasks': filled_tasks,

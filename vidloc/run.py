@@ -16,7 +16,7 @@ import ml_collections
 import numpy as np
 from flax import traverse_util
 
-from vidloc import build
+from vidloc import build, transfer
 from vidloc import config as config_lib
 from vidloc.checkpoints import frozen as frozen_lib
 from vidloc.checkpoints import store as store_lib
@@ -37,6 +37,7 @@ MAY_CHANGE = (
     'train.epochs',
     'train.steps',
     'hint',
+    'init_from',
     'name',
 )
 PATHS = ('videos', 'annotations', 'labels', 'detections', 'excluded', 'class_list')
@@ -262,15 +263,20 @@ def start(
         state, done = store.restore(target, store.select(config.eval.checkpoint) if read_only else None)
         return Start(state, frozen, store, done)
 
-    biases = build.start_biases(experiment, opened)
+    given = dict(build.start_biases(experiment, opened))
+    if config.init_from:
+        found, trained_for = transfer.read_backbone(config.init_from)
+        given |= transfer.into(found, experiment.abstract_params)
+        if jax.process_index() == 0:
+            print(f'backbone of {config.init_from}, trained for {trained_for} steps; heads are new', flush=True)
 
-    def make(key: jax.Array) -> tuple[state_lib.TrainState, Any]:
+    def make(key: jax.Array, given: Mapping[str, jax.Array]) -> tuple[state_lib.TrainState, Any]:
         params = traverse_util.flatten_dict(experiment.init(key), sep='/')
-        params |= {name: jax.numpy.asarray(value) for name, value in biases.items()}
+        params |= {name: value.astype(params[name].dtype) for name, value in given.items()}
         trained, frozen = experiment.partition.split(traverse_util.unflatten_dict(params, sep='/'))
         return state_lib.create(trained, optimizer, experiment.tasks, seed=config.seed), frozen
 
-    state, frozen = sharding.initialise(mesh, make, jax.random.key(config.seed))
+    state, frozen = sharding.initialise(mesh, make, jax.random.key(config.seed), given)
     canonical = traverse_util.flatten_dict(layers.to_canonical(sharding.to_host(frozen)), sep='/')
     mark = frozen_lib.fingerprint(canonical)
     if jax.process_index() == 0:
@@ -304,6 +310,8 @@ def evaluate_all(
         figures |= {f'eval/{name}/{metric}': value for metric, value in scores.items()}
         if unread:
             figures[f'eval/{name}/unread'] = float(len(set(unread)))
+        if source.left_out:
+            figures[f'eval/{name}/left_out_videos'] = float(len(source.left_out))
         if jax.process_index() == 0:
             results.write(
                 workdir,
