@@ -2,7 +2,6 @@
 
 import dataclasses
 import os
-import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -14,10 +13,9 @@ import numpy as np
 
 from vidloc import config as config_lib
 from vidloc import settings
-from vidloc.annotations import ava, clips, formats
+from vidloc.annotations import ava, class_list, formats
 from vidloc.config import ConfigError, Part
-from vidloc.data import clips as clip_data
-from vidloc.data import keyframes, mixture, pipeline, sources
+from vidloc.data import clips, keyframes, mixture, pipeline, sources
 from vidloc.models import classification_head, localizer, preprocess, roi_head, vivit
 from vidloc.tasks import action_detection, base, classification
 from vidloc.train import loop, optimizer, trainable
@@ -52,13 +50,18 @@ TASKS = {
     'classification': TaskPart(
         Part(classification.Classification, ('classes', 'head_module')),
         'linear',
-        Part(clip_data.Clips),
-        clip_data.ClipSource,
+        Part(clips.Clips),
+        clips.ClipSource,
     ),
 }
 FORMATS = {
     'ava': Part(formats.AvaFiles),
     'clips': Part(formats.ClipFiles),
+    'kinetics': Part(formats.KineticsFiles),
+    'moments': Part(formats.MomentsFiles),
+    'something': Part(formats.SomethingFiles),
+    'ucf101': Part(formats.UcfFiles),
+    'folders': Part(formats.FolderFiles),
     'activitynet': Part(formats.ActivityNetFiles),
     'table': Part(formats.TableFiles),
 }
@@ -256,7 +259,7 @@ def class_names(name: str, values: ml_collections.ConfigDict) -> tuple[str, ...]
     """The ordered class names of a task: from the config, else from its class list, else numbered."""
     classes = tuple(values.classes)
     if not classes and values.class_list and os.path.isfile(values.class_list):
-        classes = read_class_list(values.class_list)
+        classes = class_list.read_class_list(values.class_list)
     if classes and values.num_classes not in (0, len(classes)):
         raise ConfigError(
             f'tasks.{name}: num_classes is {values.num_classes}, '
@@ -265,13 +268,6 @@ def class_names(name: str, values: ml_collections.ConfigDict) -> tuple[str, ...]
     if not classes and not values.num_classes:
         raise ConfigError(f'tasks.{name}: set classes, class_list or num_classes; {values.class_list!r} is no file')
     return classes or tuple(f'class {i}' for i in range(values.num_classes))
-
-
-def read_class_list(path: str) -> tuple[str, ...]:
-    """Class names of a pbtxt label map (in the order of its ids) or of a list with one name a line."""
-    if pathlib.Path(path).suffix == '.pbtxt':
-        return tuple(label for _, label in sorted(ava.read_label_map(path).items()))
-    return clips.read_class_list(path)
 
 
 def abstract_batches(
@@ -347,7 +343,7 @@ def _missing(name: str, view: ml_collections.ConfigDict, train: bool) -> list[st
         where = f'  {group}.{name}.{field} (format {view.format!r})'
         if not paths or not all(paths):
             lines.append(f'{where}: not set')
-        lines += [f'{where}: no file {path!r}' for path in paths if path and not os.path.isfile(path)]
+        lines += [f'{where}: nothing at {path!r}' for path in paths if path and not os.path.exists(path)]
     if not os.path.isdir(view.videos):
         lines.append(f'  {group}.{name}.videos: no folder {view.videos!r}')
     return lines

@@ -2,8 +2,8 @@
 
 import pytest
 
-from vidloc.annotations import ava
-from vidloc.annotations.records import PersonBox, VideoRecord
+from vidloc.annotations import ava, formats
+from vidloc.annotations.records import AnnotationError, PersonBox, VideoRecord
 
 
 @pytest.fixture
@@ -130,3 +130,65 @@ def test_detections_without_score_are_refused(tmp_path):
     record = VideoRecord('v', keyframes=(1.0,), boxes=(PersonBox(1.0, (0.1, 0.2, 0.3, 0.4)),))
     with pytest.raises(ValueError, match='needs a score'):
         ava.write_detections(tmp_path / 'd.csv', [record])
+
+
+def test_keyframes_off_the_included_list_are_refused(tmp_path, label_map):
+    (tmp_path / 'i.txt').write_text('0902\n0903\n\n904\n')
+    assert ava.read_included(tmp_path / 'i.txt') == {902.0, 903.0, 904.0}
+    text = 'v,0902,0.1,0.2,0.3,0.4,1,7\nv,0904\n'
+    (record,) = _read(tmp_path, label_map, text, included=tmp_path / 'i.txt')
+    assert record.keyframes == (902.0, 904.0)
+    with pytest.raises(AnnotationError) as raised:  # times from the start of the 15 minutes
+        _read(tmp_path, label_map, text + 'v,0002,0.1,0.2,0.3,0.4,1,7\n', included=tmp_path / 'i.txt')
+    (problem,) = raised.value.problems
+    assert (problem.code, problem.line) == ('timestamp-not-included', 3)
+    (tmp_path / 'd.csv').write_text('v,0902,0.1,0.2,0.3,0.4,,0.5\nv,0905,0.1,0.2,0.3,0.4,,0.5\n')
+    with pytest.raises(AnnotationError) as raised:
+        ava.read_detections(tmp_path / 'd.csv', included=tmp_path / 'i.txt')
+    assert [problem.line for problem in raised.value.problems] == [2]
+
+
+@pytest.mark.parametrize('text', ['', 'v,0902\n', '0902,0903\n', '09:02\n'])
+def test_broken_lists_of_included_seconds(tmp_path, text):
+    (tmp_path / 'i.txt').write_text(text)
+    with pytest.raises(AnnotationError):
+        ava.read_included(tmp_path / 'i.txt')
+
+
+LISTS = {
+    '60 classes': ('item {{\n  name: "{name}"\n  id: {id}\n}}\n', (1, 3, 80), 1),
+    '80 classes': (
+        'label {{\n  name: "{name}"\n  label_id: {id}\n  label_type: PERSON_MOVEMENT\n}}\n',
+        (1, 2, 3, 80),
+        0,
+    ),
+}
+
+
+@pytest.mark.parametrize('style', LISTS)
+def test_files_as_published(tmp_path, style):
+    """AVA of either version, its two lists, and AVA-Kinetics beside it, read as one set."""
+    form, ids, dropped = LISTS[style]
+    (tmp_path / 'list.pbtxt').write_text(''.join(form.format(name=f'action {id}', id=id) for id in ids))
+    (tmp_path / 'ava.csv').write_text(
+        '-5KQ66BBWC4,0902,0.077,0.151,0.283,0.811,80,1\n-5KQ66BBWC4,0902,0.077,0.151,0.283,0.811,2,1\n'
+        '-5KQ66BBWC4,0903,0.077,0.151,0.283,0.811,1,1\n'
+    )
+    (tmp_path / 'kinetics.csv').write_text('-_a1b2c3d4e,2.5,0.1,0.2,0.3,0.4,3\nZZ0abcdefg_,117.033333\n')
+    (tmp_path / 'excluded.csv').write_text('-5KQ66BBWC4,0903\n')
+    (tmp_path / 'boxes.csv').write_text('-5KQ66BBWC4,902,0.1,0.2,0.3,0.4,,0.93\n-_a1b2c3d4e,2.5,0.1,0.2,0.3,0.4,,0.3\n')
+    found = formats.AvaFiles(
+        annotations=(str(tmp_path / 'ava.csv'), str(tmp_path / 'kinetics.csv')),
+        labels=str(tmp_path / 'list.pbtxt'),
+        detections=(str(tmp_path / 'boxes.csv'),),
+        excluded=str(tmp_path / 'excluded.csv'),
+    ).read()
+    assert [(record.video, record.keyframes) for record in found] == [
+        ('-5KQ66BBWC4', (902.0,)),
+        ('-_a1b2c3d4e', (2.5,)),
+        ('ZZ0abcdefg_', (117.033333,)),
+    ]
+    truth, detection = found[0].boxes
+    assert truth.labels == ('action 80', 'action 2')[: 2 - dropped] and truth.track == '1'
+    assert detection.score == 0.93
+    assert found[1].boxes[0].labels == ('action 3',) and found[1].boxes[0].track is None

@@ -27,6 +27,7 @@ def read_ava(
     ground_truth: Sequence[str | os.PathLike] | str | os.PathLike,
     label_map: str | os.PathLike,
     excluded: str | os.PathLike | None = None,
+    included: str | os.PathLike | None = None,
     *,
     notes: list[Problem] | None = None,
 ) -> list[VideoRecord]:
@@ -35,12 +36,13 @@ def read_ava(
     Rows with the same box at one (video, timestamp) are one person with several labels. Ids that the label map
     lacks are dropped and counted if they lie in 1..80 (the official files hold 80 ids, the official lists 60 of
     them); the person and the keyframe stay. An empty action id is a person who does none of the classes.
-    excluded: csv `video,timestamp` of keyframes to leave out.
+    excluded: csv `video,timestamp` of keyframes to leave out. included: text file of the seconds that may be keyframes,
+    one a line; a row at another one is an error.
     notes: takes the warnings. Raises AnnotationError with every error found.
     """
     classes = read_label_map(label_map)
     paths = [ground_truth] if isinstance(ground_truth, (str, os.PathLike)) else list(ground_truth)
-    reader = _Reader(classes, (2, 7, 8), rows.Findings(paths[0] if paths else 'ground_truth'))
+    reader = _Reader(classes, (2, 7, 8), rows.Findings(paths[0] if paths else 'ground_truth'), included)
     if not paths:
         reader.findings.stop('file-missing', None, 'no ground truth was named', 'Name at least one csv file.')
     for path in paths:
@@ -67,6 +69,29 @@ def read_excluded(path: str | os.PathLike, *, notes: list[Problem] | None = None
     }
 
 
+def read_included(path: str | os.PathLike) -> frozenset[float]:
+    """The seconds of a text file of one number a line (ava_included_timestamps_v2.2.txt: 0902 to 1798).
+
+    Raises AnnotationError.
+    """
+    findings = rows.Findings(path)
+    lines = rows.read_text(path, findings).splitlines()
+    times = [rows.timestamp(text.strip(), line, findings) for line, text in enumerate(lines, 1) if text.strip()]
+    findings.finish(None)
+    return frozenset(time for time in times if time is not None)
+
+
+def not_included(what: str, line: int | None) -> tuple[str, int | None, str, str]:
+    """The problem of a keyframe that the list of included seconds lacks: code, line, message, fix."""
+    return (
+        'timestamp-not-included',
+        line,
+        f'{what} is at a second that the list of included seconds lacks',
+        "AVA's keyframes are 902 to 1798 s of the movie: check that times count from its start, not from the start of "
+        'the 15 minutes, and that the list belongs to this set (the clips of Kinetics have none).',
+    )
+
+
 def write_ava(path: str | os.PathLike, records: Iterable[VideoRecord], label_map: Mapping[int, str]) -> None:
     """Writes keyframes, boxes, labels and tracks; numbers are exact, so that reading gives the same again.
 
@@ -82,17 +107,18 @@ def write_ava(path: str | os.PathLike, records: Iterable[VideoRecord], label_map
 def read_detections(
     path: str | os.PathLike,
     label_map: str | os.PathLike | None = None,
+    included: str | os.PathLike | None = None,
     *,
     notes: list[Problem] | None = None,
 ) -> list[VideoRecord]:
     """Records whose boxes have a score, sorted by video; labels stay empty where the file has none.
 
     Without a label map the ids themselves, as text, are the labels. Rows of two columns are keyframes without
-    detections. Rows with the same box and score at one (video, timestamp) are one person.
+    detections. Rows with the same box and score at one (video, timestamp) are one person. included: as for read_ava.
     Raises AnnotationError with every error found.
     """
     classes = None if label_map is None else read_label_map(label_map)
-    reader = _Reader(classes, (2, 8), rows.Findings(path), scored=True)
+    reader = _Reader(classes, (2, 8), rows.Findings(path), included, scored=True)
     reader.read(path)
     reader.findings.finish(notes)
     return reader.records(set())
@@ -145,12 +171,15 @@ class _Reader:
         classes: Mapping[int, str] | None,
         widths: tuple[int, ...],
         findings: rows.Findings,
-        scored=False,
+        included: str | os.PathLike | None = None,
+        *,
+        scored: bool = False,
     ):
         self.classes, self.widths, self.findings, self.scored = classes, widths, findings, scored
         # {video: {time: {(box, score): [labels, track]}}}; a keyframe without people has an empty inner dict
         self.videos: dict[str, dict[float, dict[tuple, list]]] = {}
         self.refused: set[str] = set()
+        self.included = None if included is None else read_included(included)
         self.known = self.unknown = 0
         self.names = {} if classes is None else {str(number): name for number, name in classes.items()}
         self.last: tuple = ([], None, None)  # a row's first six fields, with the keyframe's people and the box
@@ -198,6 +227,9 @@ class _Reader:
             return None, None
         time = rows.timestamp(row[1], line, self.findings)
         if time is None:
+            return None, None
+        if self.included is not None and time not in self.included:
+            self.findings.add(*not_included(f'the timestamp {row[1]} of {rows.shown(video)}', line))
             return None, None
         people = self.videos.setdefault(video, {}).setdefault(time, {})
         return people, rows.box(row[2:6], line, self.findings) if any(row[2:]) else None

@@ -1,23 +1,87 @@
 """The validator: reads annotation files as training would, and tells all that is wrong and what is in them."""
 
-import collections
 import dataclasses
 import os
-import statistics
-from collections.abc import Sequence
+import pathlib
+from collections.abc import Callable, Sequence
 
-from vidloc.annotations import activitynet, ava, clips, table
+from vidloc.annotations import (
+    activitynet,
+    ava,
+    class_list,
+    clips,
+    folders,
+    formats,
+    kinetics,
+    moments,
+    proposals,
+    something,
+    suspicions,
+    table,
+    ucf101,
+)
+from vidloc.annotations import summary as summary_lib
 from vidloc.annotations.records import AnnotationError, Problem, VideoRecord
 
-FORMATS = ('ava', 'ava_detections', 'clips', 'activitynet', 'table')
-NEEDS_LABELS = ('ava', 'clips')
+Path = str | os.PathLike
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """What the readers are given beside the file. classes: names of `labels` in order, None without a list."""
+
+    labels: Path | None = None
+    classes: tuple[str, ...] | None = None
+    subset: str | None = None
+    excluded: Path | None = None
+    included: Path | None = None
+
+
+Reader = Callable[[str, Options, list[Problem]], list[VideoRecord]]
+
+
+def _read_detections(path: str, options: Options, notes: list[Problem]) -> list[VideoRecord]:
+    if pathlib.Path(path).suffix.lower() in formats.PICKLES:
+        return proposals.read_proposals(path, options.included, notes=notes)
+    return ava.read_detections(path, options.labels, options.included, notes=notes)
+
+
+# The names are those of a config's `format`, and two kinds of files that other formats refer to.
+READERS: dict[str, Reader] = {
+    'ava': lambda path, o, notes: ava.read_ava([path], o.labels, o.excluded, o.included, notes=notes),
+    'ava_detections': _read_detections,
+    'proposals': lambda path, o, notes: proposals.read_proposals(path, o.included, notes=notes),
+    'clips': lambda path, o, notes: clips.read_clips(path, o.classes, notes=notes),
+    'kinetics': lambda path, o, notes: kinetics.read_kinetics(path, o.classes, o.subset, notes=notes),
+    'moments': lambda path, o, notes: moments.read_moments(path, o.classes, notes=notes),
+    'something': lambda path, o, notes: something.read_something(path, o.classes, notes=notes),
+    'ucf101': lambda path, o, notes: ucf101.read_ucf101(path, o.classes, notes=notes),
+    'folders': lambda path, o, notes: folders.read_folders(path, o.classes, o.subset, notes=notes),
+    'activitynet': lambda path, o, notes: activitynet.read_activitynet(path, o.subset, classes=o.classes, notes=notes),
+    'table': lambda path, o, notes: table.read_table(path, classes=o.classes, notes=notes),
+}
+FORMATS = tuple(READERS)
+FILES = {
+    'ava': formats.AvaFiles,
+    'clips': formats.ClipFiles,
+    'kinetics': formats.KineticsFiles,
+    'moments': formats.MomentsFiles,
+    'something': formats.SomethingFiles,
+    'ucf101': formats.UcfFiles,
+    'folders': formats.FolderFiles,
+    'activitynet': formats.ActivityNetFiles,
+    'table': formats.TableFiles,
+}
+# A label map in which ids stand, not a list of names.
+WITH_LABEL_MAP = ('ava', 'ava_detections')
+WITH_INCLUDED = ('ava', 'ava_detections', 'proposals')
 
 
 @dataclasses.dataclass(frozen=True)
 class Report:
     """What was found: all problems, and for each file that could be read its records and summary.
 
-    summary: counts, see `summarise`; plain numbers, lists and dicts, ready for JSON.
+    summary: counts, see summary.summarise; plain numbers, lists and dicts, ready for JSON.
     """
 
     problems: tuple[Problem, ...]
@@ -31,146 +95,111 @@ class Report:
 
 def check(
     format_name: str,
-    annotations: Sequence[str | os.PathLike],
+    annotations: Sequence[Path],
     *,
-    labels: str | os.PathLike | None = None,
+    labels: Path | None = None,
     subset: str | None = None,
+    excluded: Path | None = None,
+    included: Path | None = None,
+    detections: Sequence[Path] = (),
 ) -> Report:
-    """Checks each file by itself, and that no video is in two of them.
+    """Checks each file by itself, that no video is in two of them, and detections against the truth of all.
 
-    format_name: one of FORMATS. labels: a label map (.pbtxt) for ava and ava_detections, else a list of names; needed
-    for NEEDS_LABELS. subset: for activitynet. Raises ValueError for an unknown format or labels that lack.
+    format_name: one of FORMATS. labels: a label map (.pbtxt) for ava and ava_detections, else a list of classes in any
+    layout of class_list.py. subset: of activitynet, kinetics and folders. excluded, included, detections: of ava.
+    Raises ValueError for an unknown format, for options that it does not have, and for labels that lack.
     """
-    if format_name not in FORMATS:
-        raise ValueError(f'unknown format {format_name!r}; known: {", ".join(FORMATS)}')
-    if format_name in NEEDS_LABELS and labels is None:
-        raise ValueError(f'format {format_name} needs the classes: name their file with labels')
-    if subset is not None and format_name != 'activitynet':
-        raise ValueError(f'format {format_name} has no subsets')
+    _check_options(format_name, labels, subset, excluded, included, detections)
     problems: list[Problem] = []
     try:
-        classes = _classes(format_name, labels)
+        options = Options(labels, _classes(format_name, labels, problems), subset, excluded, included)
     except AnnotationError as error:
         return Report(error.problems, {}, {})
+    records, summary = _read_all(READERS[format_name], annotations, options, problems)
+    for path, found in records.items():
+        problems += suspicions.of_boxes(path, found)
+        absent = summary[path]['classes_without_example']
+        if format_name == 'clips':
+            problems += suspicions.of_class_indices(path, options.classes, absent)
+        if absent:
+            message = f'{len(absent)} of {len(options.classes)} classes have no example ({_some(absent)})'
+            fix = 'They cannot be learned, or scored, from this file.'
+            problems.append(Problem('class-without-example', path, None, message, fix, 'warning'))
+    if options.classes is None:
+        problems += _classes_not_in_first(summary)
+    problems += suspicions.shared({path: _identities(format_name, path, found) for path, found in records.items()})
+    # Classes are counted in the truth only: detections need no labels.
+    options = dataclasses.replace(options, classes=None)
+    detected, of_detected = _read_all(_read_detections, detections, options, problems)
+    problems += suspicions.of_detections(detected, [record for found in records.values() for record in found])
+    return Report(tuple(dict.fromkeys(problems)), records, summary | of_detected)
+
+
+def _check_options(format_name, labels, subset, excluded, included, detections) -> None:
+    if format_name not in FORMATS:
+        raise ValueError(f'unknown format {format_name!r}; known: {", ".join(FORMATS)}')
+    files = FILES.get(format_name)
+    fields = {field.name for field in dataclasses.fields(files)} if files else set()
+    if files and labels is None and 'labels' in files().files():
+        raise ValueError(f'format {format_name} needs the classes: name their file with labels')
+    if labels is not None and format_name == 'proposals':
+        raise ValueError('format proposals has no labels')
+    if subset is not None and 'subset' not in fields:
+        raise ValueError(f'format {format_name} has no subsets')
+    if included is not None and format_name not in WITH_INCLUDED:
+        raise ValueError(f'format {format_name} has no list of included seconds')
+    for name, value in (('excluded', excluded), ('detections', detections)):
+        if value and name not in fields:
+            raise ValueError(f'format {format_name} has no {name}')
+
+
+def _classes(format_name: str, labels: Path | None, problems: list[Problem]) -> tuple[str, ...] | None:
+    if labels is None:
+        return None
+    if format_name in WITH_LABEL_MAP:
+        label_map = ava.read_label_map(labels)
+        problems += suspicions.label_map_version(labels, label_map)
+        return tuple(label_map.values())
+    return class_list.read_class_list(labels)
+
+
+def _read_all(
+    read: Reader, paths: Sequence[Path], options: Options, problems: list[Problem]
+) -> tuple[dict[str, list[VideoRecord]], dict[str, dict]]:
+    """({file: records}, {file: summary}) of what can be read; what is wrong is added to `problems`."""
     records, summary = {}, {}
-    for path in dict.fromkeys(map(os.fspath, annotations)):
+    for path in dict.fromkeys(map(os.fspath, paths)):
         notes: list[Problem] = []
         try:
-            records[path] = _read(format_name, path, labels, classes, subset, notes)
+            records[path] = read(path, options, notes)
         except AnnotationError as error:
             problems.extend(error.problems)
             continue
         problems.extend(notes)
-        summary[path] = summarise(records[path], classes)
-        absent = summary[path]['classes_without_example']
-        if absent:
-            some = ', '.join(absent[:5]) + (', ...' if len(absent) > 5 else '')
-            message = f'{len(absent)} of {len(classes)} classes have no example ({some})'
-            fix = 'They cannot be learned, or scored, from this file.'
-            problems.append(Problem('class-without-example', path, None, message, fix, 'warning'))
-    problems.extend(_shared(records))
-    return Report(tuple(problems), records, summary)
+        summary[path] = summary_lib.summarise(records[path], options.classes)
+    return records, summary
 
 
-def _classes(format_name: str, labels: str | os.PathLike | None) -> tuple[str, ...] | None:
-    if labels is None:
-        return None
-    if format_name in ('ava', 'ava_detections'):
-        return tuple(ava.read_label_map(labels).values())
-    return clips.read_class_list(labels)
+def _identities(format_name: str, path: str, records: Sequence[VideoRecord]) -> dict[str, str]:
+    """{what tells a video from others: its name}: in folders names may repeat, `walk/1.mp4` in each split."""
+    if format_name != 'folders':
+        return {record.video: record.video for record in records}
+    return {os.path.realpath(os.path.join(path, record.path or record.video)): record.video for record in records}
 
 
-def _read(
-    format_name: str,
-    path: str,
-    labels: str | os.PathLike | None,
-    classes: tuple[str, ...] | None,
-    subset: str | None,
-    notes: list[Problem],
-) -> list[VideoRecord]:
-    readers = {
-        'ava': lambda: ava.read_ava([path], labels, notes=notes),
-        'ava_detections': lambda: ava.read_detections(path, labels, notes=notes),
-        'clips': lambda: clips.read_clips(path, classes, notes=notes),
-        'activitynet': lambda: activitynet.read_activitynet(path, subset, classes=classes, notes=notes),
-        'table': lambda: table.read_table(path, classes=classes, notes=notes),
-    }
-    return readers[format_name]()
-
-
-def _shared(records: dict[str, list[VideoRecord]]) -> list[Problem]:
-    """A problem for each pair of files that have videos in common."""
-    paths = list(records)
-    names = [{record.video for record in records[path]} for path in paths]
-    problems = []
-    for second in range(len(paths)):
-        for first in range(second):
-            common = sorted(names[first] & names[second])
-            if common:
-                some = ', '.join(common[:3]) + (', ...' if len(common) > 3 else '')
-                message = f'{len(common)} videos are also in {paths[first]} ({some})'
-                fix = 'Training and validation must not share a video: take it out of one of them.'
-                problems.append(Problem('video-in-two-files', paths[second], None, message, fix))
+def _classes_not_in_first(summary: dict[str, dict]) -> list[Problem]:
+    """Without a list of classes the first file, which is for training, says which there are."""
+    problems: list[Problem] = []
+    for path in list(summary)[1:]:
+        first = next(iter(summary))
+        unknown = sorted(summary[path]['classes'].keys() - summary[first]['classes'].keys())
+        if unknown:
+            message = f'{len(unknown)} classes have no example in {first} ({_some(unknown)})'
+            fix = 'They cannot be learned from it: check the spelling, or name the list of classes with labels.'
+            line = suspicions.line_of(path, unknown[0])
+            problems.append(Problem('class-without-training', path, line, message, fix, 'warning'))
     return problems
 
 
-def summarise(records: Sequence[VideoRecord], classes: Sequence[str] | None) -> dict:
-    """Counts of videos, keyframes, boxes, segments and labels; people per keyframe; durations; the class histogram."""
-    histogram: collections.Counter = collections.Counter()
-    people: collections.Counter = collections.Counter()
-    unlabelled = 0
-    for record in records:
-        at = collections.Counter(person.time for person in record.boxes)
-        people.update(at[time] for time in record.keyframes)
-        for person in record.boxes:
-            histogram.update(person.labels)
-            unlabelled += not person.labels
-        histogram.update(segment.label for segment in record.segments)
-        histogram.update(clip.label for clip in record.labels)
-    known = () if classes is None else classes
-    lengths = [segment.end - segment.start for record in records for segment in record.segments]
-    return {
-        'videos': len(records),
-        'keyframes': sum(people.values()),
-        'boxes': sum(len(record.boxes) for record in records),
-        'boxes_without_label': unlabelled,
-        'boxes_per_keyframe': {str(number): people[number] for number in sorted(people)},
-        'segments': len(lengths),
-        'segment_seconds': _spread(lengths),
-        'clip_labels': sum(len(record.labels) for record in records),
-        'duration_seconds': _spread([record.duration for record in records if record.duration is not None]),
-        'subsets': dict(collections.Counter(record.subset for record in records if record.subset is not None)),
-        'classes': dict(sorted(histogram.items(), key=lambda item: (-item[1], item[0]))),
-        'classes_without_example': [name for name in known if name not in histogram],
-    }
-
-
-def _spread(values: Sequence[float]) -> dict[str, float] | None:
-    if not values:
-        return None
-    return {'least': min(values), 'median': statistics.median(values), 'most': max(values)}
-
-
-def describe(summary: dict[str, dict]) -> str:
-    """The summaries as text for a person."""
-    lines = []
-    for path, counts in summary.items():
-        lines.append(path)
-        for key, value in counts.items():
-            if key == 'classes':
-                lines.append(f'  {"classes":<24}{len(value)}')
-                width = max(map(len, value), default=0)
-                most = max(value.values(), default=1)
-                for name, count in value.items():
-                    lines.append(f'    {name:<{width}}  {count:>8}  {"#" * max(1, round(40 * count / most))}')
-            elif isinstance(value, dict) and key.endswith('seconds'):
-                text = ', '.join(f'{name} {number:.6g}' for name, number in value.items())
-                lines.append(f'  {key.replace("_", " "):<24}{text}')
-            elif isinstance(value, dict) and value:
-                text = ', '.join(f'{name}: {number}' for name, number in value.items())
-                lines.append(f'  {key.replace("_", " "):<24}{text}')
-            elif isinstance(value, list) and value:
-                lines.append(f'  {key.replace("_", " "):<24}{", ".join(value)}')
-            elif isinstance(value, int) and value:
-                lines.append(f'  {key.replace("_", " "):<24}{value}')
-    return '\n'.join(lines)
+def _some(names: Sequence[str]) -> str:
+    return ', '.join(names[:5]) + (', ...' if len(names) > 5 else '')

@@ -1,12 +1,30 @@
 """Formats as a config names them: which files, and how they are read into records of one split.
 
 Each is a frozen dataclass whose fields are what a config sets and whose read() returns records sorted by video.
+docs/formats.md describes the layouts. `labels`, where a format has it, names the file of the class names; where it may
+be '', the names are those that the annotations themselves use.
 """
 
 import dataclasses
+import pathlib
+from collections.abc import Callable, Iterable
 
-from vidloc.annotations import activitynet, ava, clips, table
+from vidloc.annotations import (
+    activitynet,
+    ava,
+    class_list,
+    clips,
+    folders,
+    kinetics,
+    moments,
+    proposals,
+    something,
+    table,
+    ucf101,
+)
 from vidloc.annotations.records import PersonBox, VideoRecord
+
+PICKLES = ('.pkl', '.pickle')  # the suffixes by which mmaction2's proposals are told from csv
 
 
 @dataclasses.dataclass(frozen=True)
@@ -14,19 +32,21 @@ class AvaFiles:
     """AVA and AVA-Kinetics csv files.
 
     annotations: ground-truth csv files (rows of 8, 7 or 2 columns). labels: the action list, pbtxt. detections:
-    person boxes in the layout of LFB and SlowFast. excluded: csv of keyframes to leave out.
+    person boxes, csv in the layout of LFB and SlowFast or mmaction2's pickle (.pkl). excluded: csv of keyframes to
+    leave out. included: text file of the seconds that may be keyframes; any other is an error (for AVA itself; the
+    keyframes of AVA-Kinetics' clips are at any time).
     """
 
     annotations: tuple[str, ...] = ()
     labels: str = ''
     detections: tuple[str, ...] = ()
     excluded: str = ''
+    included: str = ''
 
     def files(self) -> dict[str, tuple[str, ...]]:
         """{field: paths} of everything that must be there."""
         needed = {'annotations': tuple(self.annotations), 'labels': (self.labels,)}
-        optional = {'detections': tuple(self.detections), 'excluded': (self.excluded,) if self.excluded else ()}
-        return needed | {field: paths for field, paths in optional.items() if paths}
+        return needed | _given(detections=self.detections, excluded=self.excluded, included=self.included)
 
     def read(self) -> list[VideoRecord]:
         """Truth and detections of each annotated video in one record.
@@ -34,14 +54,14 @@ class AvaFiles:
         Detections on moments without truth stay (SlowFast's rules count them); `keyframes` are those of the truth, and
         what is excluded is nowhere. Raises AnnotationError.
         """
-        truth = ava.read_ava(self.annotations, self.labels, self.excluded or None)
+        truth = ava.read_ava(self.annotations, self.labels, self.excluded or None, self.included or None)
         left_out: set[tuple[str, float]] = set()
         if self.excluded:
             columns = ava.read_excluded(self.excluded)
             left_out = {(v, round(float(t), 6)) for v, t in zip(columns['video'], columns['timestamp'], strict=True)}
         detected: dict[str, list[PersonBox]] = {}
         for path in self.detections:
-            for record in ava.read_detections(path, self.labels):
+            for record in self._detections(path):
                 kept = [box for box in record.boxes if (record.video, round(box.time, 6)) not in left_out]
                 detected.setdefault(record.video, []).extend(kept)
         return [
@@ -52,10 +72,15 @@ class AvaFiles:
             for record in truth
         ]
 
+    def _detections(self, path: str) -> list[VideoRecord]:
+        if pathlib.Path(path).suffix.lower() in PICKLES:
+            return proposals.read_proposals(path, self.included or None)
+        return ava.read_detections(path, self.labels, self.included or None)
+
 
 @dataclasses.dataclass(frozen=True)
 class ClipFiles:
-    """Lists of `path label` lines. labels: the file of class names, one a line, in the order of the ids."""
+    """Lists of `path label` lines. labels: the file of class names in the order of the ids (from 0)."""
 
     annotations: tuple[str, ...] = ()
     labels: str = ''
@@ -66,8 +91,101 @@ class ClipFiles:
 
     def read(self) -> list[VideoRecord]:
         """Raises AnnotationError."""
-        found = [record for path in self.annotations for record in clips.read_clips(path, self.labels)]
-        return sorted(found, key=lambda record: record.video)
+        classes = class_list.read_class_list(self.labels)
+        return _together(self.annotations, lambda path: clips.read_clips(path, classes))
+
+
+@dataclasses.dataclass(frozen=True)
+class KineticsFiles:
+    """Kinetics-400/600/700 csv.
+
+    labels: the class list, or ''. subset: the `split` of the rows to take, such as 'train', or '' for all.
+    """
+
+    annotations: tuple[str, ...] = ()
+    labels: str = ''
+    subset: str = ''
+
+    def files(self) -> dict[str, tuple[str, ...]]:
+        """{field: paths} of everything that must be there."""
+        return {'annotations': tuple(self.annotations)} | _given(labels=self.labels)
+
+    def read(self) -> list[VideoRecord]:
+        """Raises AnnotationError."""
+        classes = _names(self.labels)
+        return _together(self.annotations, lambda path: kinetics.read_kinetics(path, classes, self.subset or None))
+
+
+@dataclasses.dataclass(frozen=True)
+class MomentsFiles:
+    """Moments in Time: trainingSet.csv or validationSet.csv. labels: moments_categories.txt, or ''."""
+
+    annotations: tuple[str, ...] = ()
+    labels: str = ''
+
+    def files(self) -> dict[str, tuple[str, ...]]:
+        """{field: paths} of everything that must be there."""
+        return {'annotations': tuple(self.annotations)} | _given(labels=self.labels)
+
+    def read(self) -> list[VideoRecord]:
+        """Raises AnnotationError."""
+        classes = _names(self.labels)
+        return _together(self.annotations, lambda path: moments.read_moments(path, classes))
+
+
+@dataclasses.dataclass(frozen=True)
+class SomethingFiles:
+    """Something-Something v2 JSON (or test-answers.csv). labels: ...-labels.json, or ''."""
+
+    annotations: tuple[str, ...] = ()
+    labels: str = ''
+
+    def files(self) -> dict[str, tuple[str, ...]]:
+        """{field: paths} of everything that must be there."""
+        return {'annotations': tuple(self.annotations)} | _given(labels=self.labels)
+
+    def read(self) -> list[VideoRecord]:
+        """Raises AnnotationError."""
+        classes = _names(self.labels)
+        return _together(self.annotations, lambda path: something.read_something(path, classes))
+
+
+@dataclasses.dataclass(frozen=True)
+class UcfFiles:
+    """UCF-101: trainlist0N.txt or testlist0N.txt. labels: classInd.txt."""
+
+    annotations: tuple[str, ...] = ()
+    labels: str = ''
+
+    def files(self) -> dict[str, tuple[str, ...]]:
+        """{field: paths} of everything that must be there."""
+        return {'annotations': tuple(self.annotations), 'labels': (self.labels,)}
+
+    def read(self) -> list[VideoRecord]:
+        """Raises AnnotationError."""
+        classes = class_list.read_class_list(self.labels)
+        return _together(self.annotations, lambda path: ucf101.read_ucf101(path, classes))
+
+
+@dataclasses.dataclass(frozen=True)
+class FolderFiles:
+    """Videos in a folder for each class. annotations: the folders that hold them, each DIR of DIR/<class>/<file>.
+
+    subset: the split's folder, where the layout is DIR/<subset>/<class>/<file>; else ''. labels: the class list, or ''.
+    """
+
+    annotations: tuple[str, ...] = ()
+    labels: str = ''
+    subset: str = ''
+
+    def files(self) -> dict[str, tuple[str, ...]]:
+        """{field: paths} of everything that must be there; those of `annotations` are folders."""
+        return {'annotations': tuple(self.annotations)} | _given(labels=self.labels)
+
+    def read(self) -> list[VideoRecord]:
+        """Raises AnnotationError."""
+        classes = _names(self.labels)
+        return _together(self.annotations, lambda path: folders.read_folders(path, classes, self.subset or None))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,10 +201,7 @@ class ActivityNetFiles:
 
     def read(self) -> list[VideoRecord]:
         """Raises AnnotationError."""
-        found = [
-            record for path in self.annotations for record in activitynet.read_activitynet(path, self.subset or None)
-        ]
-        return sorted(found, key=lambda record: record.video)
+        return _together(self.annotations, lambda path: activitynet.read_activitynet(path, self.subset or None))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,5 +216,17 @@ class TableFiles:
 
     def read(self) -> list[VideoRecord]:
         """Raises AnnotationError."""
-        found = [record for path in self.annotations for record in table.read_table(path)]
-        return sorted(found, key=lambda record: record.video)
+        return _together(self.annotations, table.read_table)
+
+
+def _given(**fields: str | tuple[str, ...]) -> dict[str, tuple[str, ...]]:
+    """{field: paths} of the optional fields that are set."""
+    return {field: (value,) if isinstance(value, str) else tuple(value) for field, value in fields.items() if value}
+
+
+def _names(labels: str) -> tuple[str, ...] | None:
+    return class_list.read_class_list(labels) if labels else None
+
+
+def _together(paths: Iterable[str], read: Callable[[str], list[VideoRecord]]) -> list[VideoRecord]:
+    return sorted((record for path in paths for record in read(path)), key=lambda record: record.video)

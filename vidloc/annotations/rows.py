@@ -328,12 +328,17 @@ def write_csv(path: str | os.PathLike, rows: Iterable[Sequence[str]]) -> None:
 
 
 def write_text(path: str | os.PathLike, text: str) -> None:
+    """Writes UTF-8, as write_bytes does."""
+    write_bytes(path, text.encode('utf-8'))
+
+
+def write_bytes(path: str | os.PathLike, data: bytes) -> None:
     """Writes under another name and renames, so that a reader never sees half a file."""
     path = pathlib.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f'{path.name}.{os.getpid()}.part')
     try:
-        part.write_text(text, encoding='utf-8', newline='')
+        part.write_bytes(data)
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)
