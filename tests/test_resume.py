@@ -13,6 +13,8 @@ import jax
 import numpy as np
 import pytest
 
+from vidloc.checkpoints import store
+
 STEPS, SAVE = 24, 4
 LENGTH = (f'--config.train.steps={STEPS}', f'--config.log.save={SAVE}')
 
@@ -176,6 +178,23 @@ def test_a_finished_run_says_so_and_changes_nothing(program, tiny_run, undisturb
     expected = undisturbed.lines()[-1]['eval/street/frame_map@0.5']
     assert f'eval/street/frame_map@0.5 {expected:.4f}' in run.out
     assert [(undisturbed.workdir / name).read_bytes() for name in kept] == before
+
+
+def test_a_run_stopped_in_its_last_evaluation_evaluates(program, tiny_run, undisturbed, tmp_path):
+    workdir = shutil.copytree(undisturbed.workdir, tmp_path / 'copy')
+    os.remove(workdir / 'eval/street.json')
+    before = workdir / 'checkpoints' / str(STEPS)
+    with store.Store(workdir / 'checkpoints') as checkpoints:
+        shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), arrays(workdir))
+        state, _ = checkpoints.restore(shapes)
+        shutil.rmtree(before)
+    with store.Store(workdir / 'checkpoints') as checkpoints:
+        checkpoints.save(STEPS, state, {})
+    run = program.run(tiny_run('street'), workdir, *LENGTH)
+    assert run.process.returncode == 0, run.err
+    assert run.lines() == [undisturbed.lines()[-1]]
+    assert json.loads((workdir / 'eval/street.json').read_text())['step'] == STEPS
+    assert 'eval/street/frame_map@0.5' in store.Store(workdir / 'checkpoints').metrics(STEPS)
 
 
 def test_evaluation_never_refuses(program, tiny_run, undisturbed, tmp_path):

@@ -40,7 +40,7 @@ MAY_CHANGE = (
     'init_from',
     'name',
 )
-PATHS = ('videos', 'annotations', 'labels', 'detections', 'excluded', 'class_list')
+PATHS = ('videos', 'annotations', 'labels', 'detections', 'excluded', 'included', 'class_list')
 ENVIRONMENT = 'environment.json'
 PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'grain', 'numpy', 'av')
 
@@ -108,34 +108,36 @@ def train(config: ml_collections.ConfigDict, workdir: str | pathlib.Path) -> dic
         print(summary(config, opened, plan, mesh), flush=True)
 
     begin = start(experiment, optimizer, opened, mesh, workdir)
-    if begin.step >= plan.total:
-        if lead:
-            print(
-                f'already trained: step {begin.step} of {plan.total}. More train.steps or train.epochs train on, '
-                '--mode=eval evaluates again',
-                flush=True,
-            )
-            if not (workdir / ENVIRONMENT).exists():
-                note_environment(workdir, mesh, plan, list(opened), time.time() - started)
-        return begin.store.metrics(begin.step)
+    predict = step.make_predict_step(experiment.apply, experiment.tasks)
+    last = begin.store.metrics(begin.step)
+
+    def evaluate(state: state_lib.TrainState, done: int) -> dict[str, float]:
+        last.clear()
+        weights = state_lib.weights(state)
+        last.update(evaluate_all(experiment, evaluated, opened, predict, weights, begin.frozen, mesh, workdir, done))
+        return dict(last)
+
+    names = list(opened)
     with writer.Writer(workdir, enabled=lead) as log, begin.store:
-        names = list(opened)
+        if begin.step >= plan.total:
+            if lead:
+                print(
+                    f'already trained: step {begin.step} of {plan.total}. More train.steps or train.epochs train on, '
+                    '--mode=eval evaluates again',
+                    flush=True,
+                )
+            if evaluated and not last:
+                # It was stopped while it evaluated its last step.
+                log.scalars(begin.step, evaluate(begin.state, begin.step))
+                begin.store.save(begin.step, begin.state, last)
+            if lead and not (workdir / ENVIRONMENT).exists():
+                note_environment(workdir, mesh, plan, names, time.time() - started)
+            return last
         loading = config_lib.make(build.SECTIONS['loading'], config.loading)
         batches = pipeline.train_batches(
             pipeline.Plan(tuple(opened.values()), plan.schedule, plan.batch_sizes, rows, config.seed, begin.step),
             loading,
         )
-        predict = step.make_predict_step(experiment.apply, experiment.tasks)
-        last: dict[str, float] = {}
-
-        def evaluate(state: state_lib.TrainState, done: int) -> dict[str, float]:
-            last.clear()
-            weights = state_lib.weights(state)
-            last.update(
-                evaluate_all(experiment, evaluated, opened, predict, weights, begin.frozen, mesh, workdir, done)
-            )
-            return dict(last)
-
         loop.Fit(
             train_step=step.make_train_step(
                 experiment.apply,

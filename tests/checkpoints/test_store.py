@@ -63,6 +63,20 @@ def test_policy_keeps_the_last_the_multiples_and_the_best(tmp_path):
     assert Store(tmp_path, Policy(best='loss', larger_is_better=False)).best() == 0
 
 
+def test_figures_found_later_are_written_with_the_checkpoint(tmp_path):
+    with Store(tmp_path, Policy(keep=2, best='map')) as store:
+        store.save(1, make_state(1), {'map': 0.5})
+        assert store.save(2, make_state(2), {})
+        assert store.metrics(2) == {} and store.best() == 1
+        assert store.save(2, make_state(2), {'map': 0.9})
+        store.wait()
+        assert store.metrics(2) == {'map': 0.9} and store.best() == 2 and store.steps() == [1, 2]
+        assert not store.save(2, make_state(3), {'map': 1.0})
+    found, step = Store(tmp_path).restore(shapes(make_state()))
+    assert step == 2
+    assert_state(found, 2)
+
+
 def test_save_copies_before_it_returns(tmp_path):
     """The step donates the state's buffers right after a save."""
     change = jax.jit(lambda state: jax.tree.map(lambda leaf: leaf * 0 - 7, state), donate_argnums=0)

@@ -83,7 +83,7 @@ class Store:
 
     def save(self, step: int, state: Any, metrics: Mapping[str, float] | None = None) -> bool:
         """Starts to write a checkpoint and returns once the arrays are copied; False if this step is there
-        already.
+        already, with metrics or without any to add: a checkpoint without metrics is written anew with them.
 
         metrics: finite ones are kept; the checkpoint can be the best only if the policy's metric is among
         them. Raises CheckpointError if this save, or the one before it, failed.
@@ -95,10 +95,12 @@ class Store:
         try:
             manager = self._writer()
             manager.wait_until_finished()
-            if step in self.steps():
-                return False
-            self._saving = step
             kept = {name: float(value) for name, value in (metrics or {}).items() if math.isfinite(value)}
+            if step in self.steps():
+                if not kept or self.metrics(step):
+                    return False
+                manager.delete(step)
+            self._saving = step
             manager.save(
                 step,
                 args=ocp.args.Composite(
