@@ -18,7 +18,7 @@ from vidloc.config import ConfigError, Part
 from vidloc.data import clips, keyframes, mixture, pipeline, sources
 from vidloc.models import classification_head, localizer, preprocess, roi_head, vivit
 from vidloc.tasks import action_detection, base, classification
-from vidloc.train import loop, optimizer, trainable
+from vidloc.train import layer_decay, loop, optimizer, trainable
 
 POLICY = ('dtype', 'remat', 'unroll', 'segments')
 DTYPES = {'float32': jnp.float32, 'bfloat16': jnp.bfloat16}
@@ -132,6 +132,18 @@ def config(
         filled[key] = config_lib.fill(part, sections.get(key, {}), key)
     # convert_dict stays on, so that every group can be overridden field by field; locked, so that typos are found.
     return ml_collections.ConfigDict(filled).lock()
+
+
+def layerwise(backbone: Mapping[str, Any], decay: float) -> tuple[tuple[str, float | None, bool], ...]:
+    """A freezing table for `config`: everything trains, deeper layers slower (train/layer_decay.py).
+
+    backbone: as for `config`. Raises ConfigError.
+    """
+    chosen = _chosen(BACKBONES, backbone, 'backbone')
+    try:
+        return layer_decay.table(config_lib.make(BACKBONES[chosen['kind']], chosen).stacks(), decay)
+    except ValueError as error:
+        raise ConfigError(f'layer-wise decay: {error}') from error
 
 
 def _chosen(parts: Mapping[str, Part], given: Mapping[str, Any], where: str) -> dict[str, Any]:

@@ -101,6 +101,7 @@ def train(config: ml_collections.ConfigDict, workdir: str | pathlib.Path) -> dic
     check_workdir(workdir, config, experiment, opened)
     plan = length(config, opened)
     rows = tuple(sharding.process_rows(mesh, size) for size in plan.batch_sizes)
+    reading = pipeline.Plan(tuple(opened.values()), plan.schedule, plan.batch_sizes, rows, config.seed)
     optimizer = experiment.optimizer(plan.total, plan.warmup)
     if lead:
         write_workdir(workdir, config, experiment, opened)
@@ -134,10 +135,7 @@ def train(config: ml_collections.ConfigDict, workdir: str | pathlib.Path) -> dic
                 note_environment(workdir, mesh, plan, names, time.time() - started)
             return last
         loading = config_lib.make(build.SECTIONS['loading'], config.loading)
-        batches = pipeline.train_batches(
-            pipeline.Plan(tuple(opened.values()), plan.schedule, plan.batch_sizes, rows, config.seed, begin.step),
-            loading,
-        )
+        batches = pipeline.train_batches(dataclasses.replace(reading, first_step=begin.step), loading)
         loop.Fit(
             train_step=step.make_train_step(
                 experiment.apply,
@@ -311,7 +309,8 @@ def evaluate_all(
         scores = task.score(found, source.truth())
         figures |= {f'eval/{name}/{metric}': value for metric, value in scores.items()}
         if unread:
-            figures[f'eval/{name}/unread'] = float(len(set(unread)))
+            broken = {(source.examples[i].video, source.examples[i].time) for i in unread}
+            figures[f'eval/{name}/unread'] = float(len(broken))
         if source.left_out:
             figures[f'eval/{name}/left_out_videos'] = float(len(source.left_out))
         if jax.process_index() == 0:

@@ -1,9 +1,11 @@
+import dataclasses
 import shutil
 
 import numpy as np
 import pytest
 
-from vidloc.data import mixture, pipeline
+from vidloc.annotations import records as rec
+from vidloc.data import clips, mixture, pipeline, sources
 
 BATCHES = (4, 6)
 
@@ -76,10 +78,62 @@ def test_the_rows_of_hosts_make_the_batch_of_one_host(two):
     assert_equal(joined, whole)
 
 
-def test_threads_and_workers_change_nothing(two):
-    whole = read(make_plan(two), threads=1)
-    assert_equal(read(make_plan(two), threads=4, prefetch=8), whole)
-    assert_equal(read(make_plan(two), workers=2, prefetch=2), whole)
+@pytest.fixture
+def mixed(rectangles):
+    """(alpha) -> two sources of clips with all augmentation on, the first one mixed."""
+    labels = ('walk', 'wave', 'talk')
+    records = [
+        rec.VideoRecord(f'v{i:02d}', path=f'v{i:02d}.mp4', labels=(rec.ClipLabel(labels[i % 3]),)) for i in range(10)
+    ]
+
+    def make(alpha, train=True):
+        view = clips.Clips(videos=str(rectangles.folder), frames=2, rate=8.0, size=(16, 16), rand_augment=(1, 9.0))
+        return tuple(
+            clips.ClipSource(name, dataclasses.replace(view, mixup=mixup), records, labels, train=train)
+            for name, mixup in (('studio', alpha), ('yard', 0.0))
+        )
+
+    return make
+
+
+def test_threads_and_workers_change_nothing(two, mixed):
+    both = (two[0], mixed(0.4)[0])
+    whole = read(make_plan(both), threads=1)
+    assert {int(batch['source']) for batch in whole} == {0, 1}
+    assert_equal(read(make_plan(both), threads=4, prefetch=8), whole)
+    assert_equal(read(make_plan(both), workers=2, prefetch=2), whole)
+
+
+def test_mixed_clips_do_not_depend_on_hosts(mixed):
+    two = mixed(0.4)
+    whole = read(make_plan(two, steps=8))
+    shares = np.concatenate([batch['labels'].max(axis=1) for batch in whole if batch['source'] == 0])
+    assert (shares < 0.999).any() and (shares >= 0.5 - 1e-6).all()
+    assert all((batch['labels'].max(axis=1) == 1).all() for batch in whole if batch['source'] == 1)
+    parts = [read(make_plan(two, rows=rows, steps=8)) for rows in (((0, 2), (0, 3)), ((2, 4), (3, 6)))]
+    joined = [
+        {name: one[name] if one[name].ndim == 0 else np.concatenate([one[name], other[name]]) for name in one}
+        for one, other in zip(*parts, strict=True)
+    ]
+    assert_equal(joined, whole)
+    assert_equal(read(make_plan(two, steps=8, first_step=5)), whole[5:])
+    plain = read(make_plan(mixed(0.0), steps=8))
+    for batch, other in zip(whole, plain, strict=True):
+        np.testing.assert_array_equal(batch['example_id'], other['example_id'])
+        assert np.array_equal(batch['video'], other['video']) == (batch['source'] == 1)
+
+
+def test_pairs_are_never_divided_between_hosts(mixed):
+    for rows in (((0, 3), (0, 6)), ((1, 4), (0, 6))):
+        with pytest.raises(sources.DataError, match=r'source studio: mixup mixes pairs .* make the batch size even'):
+            make_plan(mixed(0.4), rows=rows)
+        make_plan(mixed(0.0), rows=rows)
+
+
+def test_nothing_is_mixed_in_evaluation(mixed):
+    source = mixed(0.4, train=False)[0]
+    for batch in evaluation(source, (0, 3)):
+        assert set(batch['labels'][batch['example_valid']].ravel()) == {0.0, 1.0}
 
 
 def test_an_epoch_takes_each_example_once(two):

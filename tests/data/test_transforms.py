@@ -155,3 +155,41 @@ def test_visible_goes_by_the_share_inside():
     np.testing.assert_array_equal(transforms.visible(boxes), [True, True, False, False, False])
     np.testing.assert_array_equal(transforms.visible(boxes, 0.0), [True, True, True, False, False])
     np.testing.assert_array_equal(transforms.visible(boxes, 1.0), [True, False, False, False, False])
+
+
+def test_covering_fills_the_input_with_the_shorter_side():
+    frames = np.full((1, 60, 80, 3), 200, np.uint8)
+    frames[:, :, :10] = 100
+    out, placement = transforms.fit(frames, (30, 30), cover=True, anchor=(0.0, 0.5))
+    assert (out[0, :, 6:] == 200).all() and (out[0, :, :4] == 100).all()
+    assert placement == transforms.Placement(40 / 30, 1.0, 0.0, 0.0)
+    _, placement = transforms.fit(frames, (30, 30), cover=True, scale=256 / 224)
+    np.testing.assert_allclose([placement.scale_x, placement.scale_y], [46 / 30, 34 / 30])
+    # Shorter is meant relative to the input: here the width decides.
+    out, placement = transforms.fit(frames, (20, 80), cover=True)
+    assert out.all() and placement == transforms.Placement(1.0, 3.0, 0.0, -1.0)
+
+
+@pytest.mark.parametrize('seed', range(20))
+def test_covering_leaves_no_zeros_anywhere(seed):
+    rng = np.random.default_rng(seed)
+    height, width, *size = (int(side) for side in rng.integers(20, 150, 4))
+    scale, anchor = rng.uniform(1.0, 1.5), tuple(rng.random(2))
+    box = np.array([[0.3, 0.2, 0.7, 0.8]])
+    out, placement = transforms.fit(
+        np.full((1, height, width, 3), 255, np.uint8), tuple(size), scale=scale, anchor=anchor, cover=True
+    )
+    assert (out == 255).all()
+    whole = placement.apply(np.array([[0.0, 0.0, 1.0, 1.0]]))[0]
+    assert (whole[:2] <= 1e-9).all() and (whole[2:] >= 1 - 1e-9).all()
+    np.testing.assert_allclose(placement.invert(placement.apply(box)), box, atol=1e-12)
+
+
+def test_test_crops_lie_evenly_along_the_longer_side():
+    wide, high, square = (48, 64), (64, 48), (50, 50)
+    assert [transforms.view_anchor(wide, (30, 30), i, 3) for i in range(3)] == [(0.0, 0.5), (0.5, 0.5), (1.0, 0.5)]
+    assert [transforms.view_anchor(high, (30, 30), i, 3) for i in range(3)] == [(0.5, 0.0), (0.5, 0.5), (0.5, 1.0)]
+    assert transforms.view_anchor(square, (30, 30), 0, 3) == (0.0, 0.5)
+    assert transforms.view_anchor(wide, (30, 30), 0, 1) == (0.5, 0.5)
+    # Longer is meant relative to the input.
+    assert transforms.view_anchor(wide, (30, 80), 1, 2) == (0.5, 1.0)

@@ -98,6 +98,9 @@ def test_rates_that_differ_by_layer_are_a_vector():
     leaf = trainable.resolve(table, tree()).leaves['backbone/spatial/blocks_00_03/attn/kernel']
     np.testing.assert_array_equal(leaf.rate, np.array([0.125, 0.25, 0.5, 1.0]).reshape(4, 1, 1))
     np.testing.assert_array_equal(leaf.decay, np.array([False, False, True, True]).reshape(4, 1, 1))
+    row = next(row for row in trainable.resolve(table, tree()).rows() if row.name == leaf.name)
+    assert row.trainable == 'x0.12 to 1'
+    assert row.rule == 'backbone/spatial/block_00/.* | 2 more | backbone/spatial/block_03/.*'
 
 
 def test_split_and_merge_are_inverse():

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from vidloc.data import batching, mixture, video
+from vidloc.data import batching, mixture, mixup, sources, video
 
 # A broken example is replaced by another one; this many in a row means that the data set is broken.
 REPLACEMENTS = 8
@@ -38,7 +38,8 @@ class Plan:
     """Step -> which examples: what grain reads from, random access, no state.
 
     schedule [steps]: index of the source at each step. batch_sizes: global, per source in the order of `sources`.
-    rows: per source the rows [start, stop) of a global batch that this process reads.
+    rows: per source the rows [start, stop) of a global batch that this process reads. Raises sources.DataError where
+    they divide a pair that mixup needs.
     """
 
     sources: Sequence
@@ -50,6 +51,13 @@ class Plan:
 
     def __post_init__(self):
         object.__setattr__(self, '_visits', mixture.visits(self.schedule, len(self.sources)))
+        for source, (start, stop), size in zip(self.sources, self.rows, self.batch_sizes, strict=True):
+            # Rows 2k and 2k + 1 are mixed with each other, so they must lie in one process.
+            if _mixup(source) and (start % 2 or stop % 2):
+                raise sources.DataError(
+                    f'source {source.name}: mixup mixes pairs of clips, and this process would read rows {start} to '
+                    f'{stop} of a batch of {size}; make the batch size even, and even for each process too'
+                )
 
     def __len__(self) -> int:
         return len(self.schedule) - self.first_step
@@ -87,6 +95,8 @@ class Load:
         source = self.sources[number]
         samples = [self._sample(source, int(e), int(i)) for e, i in zip(epochs, examples, strict=True)]
         batch = batching.collate(samples, getattr(source.view, 'max_boxes', None), source=source.name)
+        if alpha := _mixup(source):
+            batch = mixup.mix(batch, alpha)
         return batch | {'step': np.int64(step), 'source': np.int64(number)}
 
     def _sample(self, source, epoch: int, example: int) -> dict[str, np.ndarray]:
@@ -105,6 +115,11 @@ class Load:
             f'source {source.name}: {REPLACEMENTS + 1} examples in a row cannot be read, the first is '
             f'{source.examples[example].path}; {reason(source, example)}'
         )
+
+
+def _mixup(source) -> float:
+    """The alpha of a source's mixup, 0 if it has none: views of clips may ask for it, and only in training."""
+    return getattr(source.view, 'mixup', 0.0) if source.train else 0.0
 
 
 def reason(source, example: int) -> str:

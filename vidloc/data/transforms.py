@@ -55,19 +55,23 @@ def fit(
     *,
     scale: float = 1.0,
     anchor: tuple[float, float] = (0.5, 0.5),
+    cover: bool = False,
 ) -> tuple[np.ndarray, Placement]:
     """Resizes a clip, shape of the picture kept, so that it just fits into the input, times `scale`.
 
     With scale 1 the side that is longer relative to `size` fills the input and zeros fill the rest, as in
     "Beyond Transfer Learning: Co-finetuning for Action Localisation", Table 8. A larger scale crops, a
-    smaller one pads more.
+    smaller one pads more. With `cover` it is the shorter side that fills the input at scale 1, and what the longer
+    one has beyond it is cropped, as most recipes for clips do.
 
     Args:
       frames: uint8 [T, H, W, 3].
       size: (H', W') of the input.
-      scale: the paper draws it from 0.65 to 1.1 in training.
+      scale: the paper draws it from 0.65 to 1.1 in training; resizing the shorter side to 256 and cropping 224 is
+        scale 256 / 224 with `cover`.
       anchor: (across, down) in [0,1]: where the picture lies if smaller than the input, which part is kept
         if larger; 0 is left or top.
+      cover: whether the picture covers the input at scale 1, in place of lying inside it.
 
     Returns:
       uint8 [T, H', W', 3], `frames` itself if there is nothing to change, and the Placement.
@@ -81,7 +85,8 @@ def fit(
     if min(size) < 1 or not 0 < scale < float('inf') or not all(0 <= part <= 1 for part in anchor):
         raise ValueError(f'size={size} and scale={scale} must be positive, anchor={anchor} within [0,1].')
     source, target = np.array(frames.shape[1:3]), np.array(size)  # both (height, width)
-    resized = np.maximum(np.rint(source * (target / source).min() * scale).astype(int), 1)
+    ratio = (target / source).max() if cover else (target / source).min()
+    resized = np.maximum(np.rint(source * ratio * scale).astype(int), 1)
     offset = np.rint((target - resized) * np.array(anchor[::-1])).astype(int)
     placement = Placement(
         scale_x=float(resized[1] / target[1]),
@@ -104,6 +109,20 @@ def fit(
     for picture, place in zip(frames, output, strict=True):
         place[top:bottom, left:right] = Image.fromarray(picture).resize(seen, Image.Resampling.BILINEAR, box)
     return output, placement
+
+
+def view_anchor(shape: tuple[int, int], size: tuple[int, int], view: int, views: int) -> tuple[float, float]:
+    """The anchor (across, down) of `fit` for test crop `view` of `views`.
+
+    The crops lie evenly from the start to the end of the side of `shape` (H, W) that is longer relative to `size`
+    (H', W'), and in the middle of the other; a single one lies in the middle of both. Three are the left, centre and
+    right (or top, centre and bottom) crops of google-research/scenic, dataset_lib/video_ops.py, three_spatial_crops,
+    which also takes them across where both sides are equal.
+    """
+    if views == 1:
+        return (0.5, 0.5)
+    place = view / (views - 1)
+    return (0.5, place) if shape[0] * size[1] > shape[1] * size[0] else (place, 0.5)
 
 
 def flip(frames: np.ndarray, placement: Placement) -> tuple[np.ndarray, Placement]:

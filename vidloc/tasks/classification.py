@@ -1,5 +1,6 @@
 """Classification: one label a clip; softmax."""
 
+import collections
 import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,6 +13,9 @@ import numpy as np
 from vidloc import losses
 from vidloc.metrics import classification
 from vidloc.tasks import base
+
+# A video and the second at which the clip starts.
+Clip = tuple[str, float]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,7 +43,9 @@ class Classification:
         return jnp.maximum(jnp.sum(batch['example_valid'].astype(jnp.float32)), 1.0), state
 
     def loss(self, outputs: jax.Array, batch: base.Batch, *, train: bool) -> base.LossOutput:
-        """outputs: logits [B, C]. Summed over clips; no smoothing when not training."""
+        """outputs: logits [B, C]. Summed over clips; no smoothing when not training. The label of a mixed clip is, for
+        the accuracy that is logged, the class of its larger share.
+        """
         smoothing = self.label_smoothing if train else 0.0
         valid = batch['example_valid'].astype(jnp.float32)  # [B]
         each = losses.softmax_cross_entropy(outputs, batch['labels'], label_smoothing=smoothing)  # [B]
@@ -67,28 +73,40 @@ class Classification:
 
 
 class ClipCollector:
-    """Averages the probabilities of a clip's views; a clip is a video and the second at which it starts."""
+    """Averages the probabilities of a clip's views; a clip is a video and the second at which it starts.
+
+    A clip whose views have all come is averaged at once, so that only one row a clip is kept.
+    """
 
     def __init__(self, examples: Sequence[Any], classes: int):
         self._examples = examples
         self._classes = classes
-        self._found: dict[int, np.ndarray] = {}
+        self._expected = collections.Counter((example.video, example.time) for example in examples)
+        self._waiting: dict[Clip, dict[int, np.ndarray]] = {}
+        self._done: dict[Clip, np.ndarray] = {}
 
     def add(self, example_id: np.ndarray, valid: np.ndarray, predictions: Mapping[str, np.ndarray]) -> None:
         """example_id [B], valid [B], predictions as Classification.decode gives them."""
         for row in np.flatnonzero(valid):
-            self._found[int(example_id[row])] = predictions['scores'][row, 0]
+            number = int(example_id[row])
+            example = self._examples[number]
+            clip = (example.video, example.time)
+            views = self._waiting.setdefault(clip, {})
+            views[number] = predictions['scores'][row, 0].copy()  # not a view that keeps the whole batch
+            if len(views) == self._expected[clip]:
+                self._done[clip] = _mean(self._waiting.pop(clip))
 
     def detections(self) -> dict[str, np.ndarray]:
-        """Columns video and time [M] (sorted), scores [M, C]."""
-        views: dict[tuple[str, float], list[np.ndarray]] = {}
-        for i in sorted(self._found):
-            example = self._examples[i]
-            views.setdefault((example.video, example.time), []).append(self._found[i])
-        clips = sorted(views)
-        scores = [np.mean(np.stack(views[clip]), axis=0) for clip in clips]
+        """Columns video and time [M] (sorted), scores [M, C]; a clip that lacks views has the mean of the others."""
+        found = self._done | {clip: _mean(views) for clip, views in self._waiting.items()}
+        clips = sorted(found)
         return {
             'video': np.array([video for video, _ in clips], dtype=object),
             'time': np.array([time for _, time in clips], dtype=np.float64),
-            'scores': np.array(scores, dtype=np.float64).reshape(-1, self._classes),
+            'scores': np.array([found[clip] for clip in clips], dtype=np.float64).reshape(-1, self._classes),
         }
+
+
+def _mean(views: Mapping[int, np.ndarray]) -> np.ndarray:
+    """[C]; summed in the order of the examples, so that batches do not matter to the last bit."""
+    return np.mean(np.stack([views[number] for number in sorted(views)]), axis=0)

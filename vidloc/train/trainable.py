@@ -66,7 +66,11 @@ class Leaf:
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """A line of the parameter table."""
+    """A line of the parameter table.
+
+    trainable: '-' if frozen, 'yes', or 'x' and the rate where it is not 1, the least and the largest of its layers.
+    rule: the patterns that won; of more than three the first and the last.
+    """
 
     name: str
     shape: str
@@ -115,8 +119,8 @@ class Partition:
                 name=leaf.name,
                 shape=str(leaf.shape),
                 size=_size(leaf),
-                trainable='yes' if leaf.trainable else '-',
-                rule=' | '.join(dict.fromkeys(rule.pattern for rule in leaf.rules)),
+                trainable=_told(leaf.rules),
+                rule=_patterns(leaf.rules),
             )
             for leaf in self.leaves.values()
         ]
@@ -233,6 +237,22 @@ def _assign(rules: Sequence[Rule], tree: Any) -> dict[str, Leaf]:
     if wrong:
         raise TableError('freezing table:\n  ' + '\n  '.join(wrong))
     return leaves
+
+
+def _told(rules: Sequence[Rule]) -> str:
+    rates = sorted({rule.rate for rule in rules if rule.rate is not None})
+    if not rates:
+        return '-'
+    if rates == [1.0]:
+        return 'yes'
+    return 'x' + ' to '.join(f'{rate:.2g}' for rate in dict.fromkeys((rates[0], rates[-1])))
+
+
+def _patterns(rules: Sequence[Rule]) -> str:
+    patterns = list(dict.fromkeys(rule.pattern for rule in rules))
+    if len(patterns) > 3:
+        patterns = [patterns[0], f'{len(patterns) - 2} more', patterns[-1]]
+    return ' | '.join(patterns)
 
 
 def _size(leaf: Leaf) -> int:
