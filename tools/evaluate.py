@@ -12,7 +12,7 @@ import numpy as np
 
 from vidloc.annotations import ava as files
 from vidloc.annotations.records import AnnotationError
-from vidloc.metrics import ava
+from vidloc.metrics import ava, frequency
 
 
 class _Fault(ValueError):
@@ -82,8 +82,8 @@ def _run_ava(options: argparse.Namespace) -> dict:
             for path, part in parts.items()
         }
     if training is not None:
-        members = ava.groups(ava.label_counts(training, classes), head=options.head, tail=options.tail)
-        means = ava.group_means(whole.per_class, members)
+        members = frequency.groups(frequency.label_counts(training, classes), head=options.head, tail=options.tail)
+        means = frequency.group_means(whole.per_class, members)
         result['groups'] = {
             group: {'frame_map@0.5': _plain(means[group]), 'classes': [classes[number] for number in members[group]]}
             for group in members

@@ -1,8 +1,9 @@
-"""Writes the page of a run: `python tools/report.py W [--compare W2] [--out DIR]` -> W/report/index.html."""
+"""Writes W/report/index.html, the page of a run: python tools/report.py W [--compare W2] [--groups CSV] [--out DIR]."""
 
 import argparse
 import sys
 
+from vidloc.report.action_groups import GroupError
 from vidloc.report.page import write_page
 from vidloc.report.run import RunError
 
@@ -11,11 +12,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('workdir', help='of the run: runs/<config>')
     parser.add_argument('--compare', metavar='W2', help='the workdir of a second run to show beside it')
+    parser.add_argument('--groups', metavar='CSV', help='rows of a class and its kind of action, for means over them')
     parser.add_argument('--out', metavar='DIR', help='the folder for the page; default: W/report')
     arguments = parser.parse_args()
     try:
-        print(write_page(arguments.workdir, arguments.out, arguments.compare))
-    except (RunError, OSError) as error:
+        print(write_page(arguments.workdir, arguments.out, arguments.compare, arguments.groups))
+    except (RunError, GroupError, OSError) as error:
         print(f'report: {error}', file=sys.stderr)
         return 1
     return 0

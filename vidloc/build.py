@@ -362,14 +362,14 @@ def _missing(name: str, view: ml_collections.ConfigDict, train: bool) -> list[st
 
 
 def _check_action_list(name: str, view: ml_collections.ConfigDict, classes: Sequence[str]) -> None:
-    """Detections are written with the ids of the source's action list, so it must know every class."""
+    """The action list of an evaluated source says which classes are scored and their ids; the task must have them."""
     if 'labels' not in view:
         raise sources.DataError(f'eval_sources.{name}: boxes are evaluated with an action list; use format ava')
-    unlisted = sorted(set(classes) - set(ava.read_label_map(view.labels).values()))
-    if unlisted:
+    unknown = sorted(set(ava.read_label_map(view.labels).values()) - set(classes))
+    if unknown:
         raise sources.DataError(
-            f'eval_sources.{name}.labels: {view.labels} lacks {len(unlisted)} classes of task {view.task}, such as '
-            f'{unlisted[0]!r}; name the same list there and in tasks.{view.task}.class_list'
+            f'eval_sources.{name}.labels: {view.labels} has {len(unknown)} classes that task {view.task} lacks, such '
+            f'as {unknown[0]!r}; name a list of no more than the classes of tasks.{view.task}.class_list'
         )
 
 

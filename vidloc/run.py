@@ -20,7 +20,7 @@ from vidloc import build, transfer
 from vidloc import config as config_lib
 from vidloc.checkpoints import frozen as frozen_lib
 from vidloc.checkpoints import store as store_lib
-from vidloc.data import pipeline, sources
+from vidloc.data import pipeline, readiness, sources
 from vidloc.models import flops, layers
 from vidloc.report import results
 from vidloc.train import evaluate as evaluate_lib
@@ -98,6 +98,7 @@ def train(config: ml_collections.ConfigDict, workdir: str | pathlib.Path) -> dic
     opened = build.open_sources(config, experiment.tasks, train=True)
     check_evaluation(config)
     evaluated = build.open_sources(config, experiment.tasks, train=False)
+    check_data(opened, evaluated, config.seed)
     check_workdir(workdir, config, experiment, opened)
     plan = length(config, opened)
     rows = tuple(sharding.process_rows(mesh, size) for size in plan.batch_sizes)
@@ -306,7 +307,8 @@ def evaluate_all(
         )
         for i in sorted(set(unread))[:5]:
             logging.warning('not evaluated %s: %s', source.examples[i].path, pipeline.reason(source, i))
-        scores = task.score(found, source.truth())
+        files = config_lib.plain(config.eval_sources[name])
+        scores = results.measure(task.score, source, found, files)
         figures |= {f'eval/{name}/{metric}': value for metric, value in scores.items()}
         if unread:
             broken = {(source.examples[i].video, source.examples[i].time) for i in unread}
@@ -318,16 +320,34 @@ def evaluate_all(
                 workdir,
                 results.Scored(
                     source=source,
-                    training=opened.get(name),
+                    training=training_of(name, task_name, config, opened),
                     detections=found,
                     metrics=scores,
                     step=done,
-                    files=config_lib.plain(config.eval_sources[name]),
+                    files=files,
                     head=config.eval.head,
                     tail=config.eval.tail,
                 ),
             )
     return figures
+
+
+def training_of(
+    name: str, task: str, config: ml_collections.ConfigDict, opened: Mapping[str, sources.Source]
+) -> sources.Source | None:
+    """The training source that an evaluated one belongs to: of its name, else the first of its task."""
+    of_task = (source for key, source in opened.items() if config.sources[key].task == task)
+    return opened[name] if name in opened else next(of_task, None)
+
+
+def check_data(opened: Mapping[str, sources.Source], evaluated: Mapping[str, sources.Source], seed: int) -> None:
+    """The quick part of tools/check_data.py: raises RunError with all errors, logs the warnings."""
+    problems = readiness.quick(opened, evaluated, seed=seed)
+    errors = [str(problem) for problem in problems if problem.severity == 'error']
+    if errors:
+        raise RunError('the data are not fit to train on (tools/check_data.py tells all):\n' + '\n'.join(errors))
+    for problem in problems:
+        logging.warning('%s', problem)
 
 
 def check_evaluation(config: ml_collections.ConfigDict) -> None:

@@ -207,17 +207,6 @@ def test_times_before_zero_are_times_like_others():
     np.testing.assert_allclose([per_class[number] for number in classes], list(expected.values()), atol=1e-12)
 
 
-def test_groups_and_their_means():
-    counts = {1: 10_001, 2: 10_000, 3: 1_000, 4: 999, 5: 0}
-    members = ava.groups(counts)
-    assert members == {'head': (1,), 'mid': (2, 3), 'tail': (4, 5)}
-    means = ava.group_means({1: 0.5, 2: 0.25, 3: math.nan, 4: math.nan, 5: math.nan}, members)
-    assert means['head'] == 0.5 and means['mid'] == 0.25 and math.isnan(means['tail'])
-    assert ava.groups({1: 5, 2: 2}, head=4, tail=3) == {'head': (1,), 'mid': (), 'tail': (2,)}
-    with pytest.raises(ValueError, match='below'):
-        ava.groups(counts, head=1, tail=2)
-
-
 def _people():
     names = ('video', 'timestamp', 'x1', 'y1', 'x2', 'y2', 'action_id')
     rows = [
@@ -231,20 +220,12 @@ def _people():
     return {name: np.array([row[place] for row in rows], kinds[place]) for place, name in enumerate(names)}
 
 
-def test_people_prevalence_and_label_counts():
-    columns = _people()
-    assert ava.people(columns).tolist() == [0, 2, 3]
-    assert ava.label_counts(columns, {1: 'a', 2: 'b', 3: 'c'}) == {1: 1, 2: 2, 3: 0}
-    assert ava.prevalence(columns, {1: 'a', 2: 'b', 3: 'c'}) == {1: 1 / 3, 2: 2 / 3, 3: 0.0}
-
-
-def test_prior_predicts_every_class_for_every_person():
-    columns = ava.prior_columns(_people(), {1: 0.25, 2: 0.5})
-    assert columns['video'].tolist() == ['b', 'b', 'a', 'a', 'a', 'a']
-    assert columns['action_id'].tolist() == [1, 2] * 3
-    assert columns['score'].tolist() == [0.25, 0.5] * 3
-    result = ava.frame_ap(_people(), columns, {1: 'a', 2: 'b'})
-    assert result.counts['scored'] == 6 and 0 < result.mean < 1
+def test_people_are_the_different_boxes_of_each_keyframe():
+    assert ava.people(_people()).tolist() == [0, 2, 3]
+    again = ava.join([_people(), _people()])
+    assert ava.people(again).tolist() == [0, 2, 3]
+    first, person = ava.different_boxes(again, np.array([0, 0, 1, 2, 3] * 2))
+    assert first.tolist() == [0, 2, 3] and person.tolist() == [0, 0, 1, 2, -1] * 2
 
 
 def test_parts_are_taken_by_video():
@@ -252,3 +233,18 @@ def test_parts_are_taken_by_video():
     part = {name: values[2:3] for name, values in columns.items()}
     assert ava.on_videos_of(columns, part)['timestamp'].tolist() == [1.0, 2.0, 3.0]
     assert ava.join([part, part])['video'].tolist() == ['a', 'a']
+
+
+def test_rows_of_other_classes_are_left_out():
+    assert ava.of_classes(_people(), {2: 'b', 3: 'c'})['video'].tolist() == ['b', 'a']
+    assert len(ava.of_classes(_people(), {})['video']) == 0
+
+
+@pytest.mark.parametrize('sizes', [(5,) * 40, (60, *(2,) * 40), (3, 1, 4, 1, 5), (7,), ()])
+def test_rows_are_ordered_by_keyframe_and_score_and_as_they_come_among_equals(sizes):
+    """A few equal scores, keyframes mixed; even sizes go one way through the function, uneven ones the other."""
+    random = np.random.default_rng(3)
+    key = random.permutation(np.repeat(np.arange(len(sizes)), sizes)).astype(np.int64)
+    score = random.integers(-2, 3, len(key)) / 4
+    found = ava._by_keyframe_and_score(key, score)
+    assert np.array_equal(found, np.lexsort((-score, key)))

@@ -6,12 +6,12 @@ from vidloc.report import findings, run
 
 
 def test_classes_are_sorted_by_whether_they_beat_the_rule():
-    scores = {'a': 0.151, 'b': 0.149, 'c': None, 'd': 0.9, 'e': 0.2, 'f': 0.0}
-    baselines = {'a': 0.1, 'b': 0.1, 'c': 0.1, 'd': 0.1, 'e': 0.0, 'f': 0.3}
+    scores = {'a': 0.151, 'b': 0.149, 'c': None, 'd': 0.9, 'e': 0.2, 'f': 0.0, 'g': 0.0, 'h': 0.5}
+    baselines = {'a': 0.1, 'b': 0.1, 'c': 0.1, 'd': 0.1, 'e': 0.0, 'f': 0.3, 'g': 0.0, 'h': None}
     found = findings.learning(scores, baselines)
-    assert found.learned == ('a', 'd')
-    assert found.not_learned == ('f', 'b')
-    assert found.unknown == ('c', 'e')
+    assert found.learned == ('a', 'e', 'd')
+    assert found.not_learned == ('f', 'g', 'b')
+    assert found.unknown == ('c', 'h')
 
 
 @pytest.mark.parametrize(
@@ -67,3 +67,26 @@ def test_only_a_run_on_the_boxes_alone_with_equal_steps_shows_what_cofinetuning_
     sentence = findings.pairing(*pair, 'street')
     assert expected in sentence
     assert ('co-finetuning' in sentence) == claims
+
+
+def test_a_mean_is_over_the_classes_with_a_score():
+    scores = {'a': 0.2, 'b': None, 'c': 0.4}
+    assert findings.mean(scores, ['a', 'b', 'c', 'other']) == pytest.approx(0.3)
+    assert findings.mean(scores, ['b']) is None and findings.mean(scores, []) is None
+
+
+def test_true_boxes_are_of_the_same_task_and_truth(workdir):
+    read = run.read_run(workdir)
+    result = read.detections[0]
+    truth = dataclasses.replace(result, source='street_truth', boxes='truth')
+    for others, expected in (
+        ([truth], truth),
+        ([], None),
+        ([dataclasses.replace(truth, ground_truth=('other.csv',))], None),
+        ([dataclasses.replace(truth, task='other')], None),
+        ([dataclasses.replace(truth, excluded='some.csv')], None),
+        ([dataclasses.replace(truth, boxes='both')], None),
+    ):
+        changed = dataclasses.replace(read, detections=(result, *others))
+        assert findings.with_true_boxes(result, changed) is expected
+    assert findings.with_true_boxes(truth, dataclasses.replace(read, detections=(truth,))) is None

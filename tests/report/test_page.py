@@ -104,11 +104,33 @@ def test_the_page_loads_nothing_from_a_network(written):
 def test_every_picture_has_words_and_figures(written):
     _, read = written
     pictures = [a for _, a in read.tags if a.get('role') == 'img']
-    assert len(pictures) >= 6 + 2 + 7 and all(a['aria-label'] for a in pictures)
+    assert len(pictures) >= 6 + 2 + 7 + 5 + 4 and all(a['aria-label'] for a in pictures)
     curves = [a for a in read.named('figure') if a['class'] == 'curve']
     assert len(curves) == 7
+    assert [a['class'] for a in read.named('figure')].count('curve wide') == 1
     assert len(read.named('table')) >= 7 + 6 + 2
     assert 'Other logged values (1)' in read.text and 'train/grad_norm' in read.text
+
+
+def test_the_page_says_where_precision_is_lost(written):
+    _, read = written
+    assert '12.5 % of the 80 true people have no detected box' in read.text
+    assert 'Of the 0.638 that this run lacks to 1, the boxes cost 0.125 and their classes 0.513.' in read.text
+    assert 'Most frequent confusion: run taken for walk, 7 labels.' in read.text
+    assert 'all classes 60' in read.text and 'head 20' in read.text
+    assert 'official rules SlowFast' in read.text and 'all 0.362 0.351' in read.text
+    assert len([a for _, a in read.tags if a.get('class') == 'small']) == 5
+
+
+def test_kinds_of_actions_come_from_a_file_and_are_compared(workdir, run_writer, tmp_path):
+    groups = tmp_path / 'groups.csv'
+    groups.write_text('walk,moving\nrun,moving\nfly,none\nwave,<b>social</b>\n')
+    other = run_writer(tmp_path / 'two', videos=1, shift=-0.02)
+    read = Reader(page.write_page(workdir, tmp_path / 'out', other, groups).read_text(encoding='utf-8'))
+    assert 'By kind of action group classes mean AP two difference moving 2 0.545 0.525 +0.020' in read.text
+    assert '<b>social</b> 1 0.590 0.570 +0.020' in read.text and 'fly' not in read.text
+    assert 'Higher here in 5 of 5 classes, lower in 0.' in read.text
+    assert [a['style'] for a in read.named('i') if a.get('class') == 'fill g0'][-1].startswith('left:0.00%')
 
 
 def test_without_a_second_run_nothing_is_said_of_cofinetuning(written):
@@ -123,6 +145,7 @@ def test_a_second_run_stands_beside_it_with_both_numbers(workdir, run_writer, tm
     assert 'the difference is what co-finetuning changed in this pair of runs' in read.text
     assert 'Config entries that differ (1) entry this run boxes_only rate 0.0012 ' in read.text
     assert len([a for a in read.named('i') if a.get('class') == 'other']) == 5 + 4
+    assert 'street: difference by class' in read.text and 'Dashed: boxes_only.' in read.text
     assert any(a['class'] == 'line second' for a in read.named('polyline'))
 
 

@@ -94,7 +94,14 @@ def test_a_confusion_of_many_classes_becomes_a_list_of_the_most_frequent():
     markup = plots.confusion([f'c{i:02d}' for i in range(n)], counts)
     rows = [[cell.text for cell in row] for row in parsed(markup).iter('tr')]
     assert len(rows) == 1 + plots.CONFUSIONS_LISTED
-    assert rows[1] == ['c00', 'c01', '7'] and 'class="confusion"' not in markup
+    assert rows[1] == ['c00', 'c01', '7', '8 %'] and 'class="confusion"' not in markup
+
+
+def test_a_confusion_of_spread_labels_is_read_in_whole_numbers():
+    root = parsed(plots.confusion(['a', 'b'], [[3.0, 1.5], [0.33, 0.0]], unit='labels'))
+    assert [td.text for td in root.iter('td')] == ['3', '2', '·', '·']
+    assert 'b taken for a' not in ''.join(root.itertext())
+    assert 'a taken for b, 2 labels' in ''.join(root.itertext())
 
 
 def test_a_timeline_places_truth_and_scores():

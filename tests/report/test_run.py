@@ -14,6 +14,9 @@ def test_a_run_is_read_as_it_was_written(workdir):
     assert read.detections[0].per_class['sit'] is None
     assert read.detections[0].groups['head'] == ('walk', 'run')
     assert read.detections[0].video_start == 0.0
+    assert read.detections[0].ground_truth == ('data/truth.csv',)
+    assert read.detections[0].errors.kinds['run']['wrong class'] == 3
+    assert read.detections[0].errors.precision['sit'][0] is None
     assert read.classifications[0].confusion[3] == (0, 5, 3, 2)
     assert read.metrics[0]['step'] == 5
 
@@ -72,6 +75,14 @@ def test_a_damaged_line_is_named(tmp_path, bad):
         ({'groups': {'head': ['fly']}}, '`head`'),
         ({'step': 'last'}, '`step`'),
         ({'video_start': '0'}, '`video_start`'),
+        ({'ground_truth': 'truth.csv'}, '`ground_truth`'),
+        ({'ground_truth': []}, '`ground_truth`'),
+        ({'group_limits': [1]}, '`group_limits`'),
+        ({'parts': {'ava': 3}}, '`parts`'),
+        ({'parts': {'ava': {'per_class': {}}}}, '`per_class` says nothing of walk'),
+        ({'action_groups': {'moving': ['fly']}}, '`moving`'),
+        ({'analysis': None}, '`analysis`'),
+        ({'analysis': {}}, '`kinds`'),
     ],
 )
 def test_a_damaged_detection_result_is_named_in_one_line(tmp_path, workdir, change, message):
@@ -96,6 +107,23 @@ def test_a_damaged_classification_result_is_named_in_one_line(tmp_path, workdir,
 @pytest.mark.parametrize('text', ['', '{', '[]', '[' * 100_000, '\x00'])
 def test_a_result_that_is_no_json_object_is_named_in_one_line(tmp_path, text):
     check_refused(tmp_path, text, 'JSON')
+
+
+@pytest.mark.parametrize(
+    ('change', 'message'),
+    [
+        ({'people': None}, '`people`'),
+        ({'missed': 'few'}, '`missed`'),
+        ({'bound_per_class': {}}, '`bound_per_class`'),
+        ({'confusion': [[1.0]]}, '`confusion`'),
+        ({'kinds': {'walk': {}}}, '`kinds`'),
+        ({'precision': {}}, '`precision`'),
+        ({'kinds': dict.fromkeys(('walk', 'run', 'wave', 'kick', 'sit', '<script>alert(1)</script>'), 3)}, '`walk`'),
+    ],
+)
+def test_a_damaged_analysis_is_named_in_one_line(tmp_path, workdir, change, message):
+    data = json.loads((workdir / 'eval' / 'street.json').read_text())
+    check_refused(tmp_path, json.dumps(data | {'analysis': data['analysis'] | change}), message)
 
 
 def check_refused(folder, text, message):

@@ -77,6 +77,39 @@ def test_a_file_that_starts_later_on_the_annotations_clock_shows_the_same_frames
     assert clip.file is None and '`time_offset`' in clip.problem
 
 
+def test_a_clip_of_kinetics_starts_where_its_name_says(run_writer, tmp_path):
+    workdir = run_writer(tmp_path / 'run', videos=1)
+    folder = workdir / 'data' / 'videos'
+    (folder / 'v000.mp4').rename(folder / 'v000_000040_000050.mp4')
+    for file in (workdir / 'data' / 'truth.csv', workdir / 'eval' / 'street_detections.csv'):
+        file.write_text(file.read_text().replace('v000,1,', 'v000,41.5,'))
+    result = dataclasses.replace(run.read_run(workdir).detections[0], video_start=900.0)
+    (clip,) = videos.annotated(result, workdir, tmp_path, 1)
+    assert clip.keyframes == (1.5,) and clip.rows[0][1][0].score is not None and not clip.problem
+
+
+def test_all_ground_truth_files_are_read_and_excluded_keyframes_are_not_drawn(run_writer, tmp_path):
+    workdir = run_writer(tmp_path / 'run', videos=2, seconds=4)
+    rows = (workdir / 'data' / 'truth.csv').read_text().splitlines(keepends=True)
+    for name in ('v000', 'v001'):
+        (workdir / 'data' / f'{name}.csv').write_text(''.join(row for row in rows if row.startswith(name)))
+    (workdir / 'data' / 'excluded.csv').write_text('v000,2\n')
+    result = dataclasses.replace(
+        run.read_run(workdir).detections[0],
+        ground_truth=('data/v000.csv', 'data/v001.csv'),
+        excluded='data/excluded.csv',
+    )
+    clips = {clip.name: clip for clip in videos.annotated(result, workdir, tmp_path, 1)}
+    assert clips['v000'].keyframes == (1.0, 3.0) and clips['v001'].keyframes == (1.0, 2.0, 3.0)
+
+
+def test_a_folder_of_videos_that_is_gone_is_said(run_writer, tmp_path):
+    workdir = run_writer(tmp_path / 'run', videos=2)
+    result = dataclasses.replace(run.read_run(workdir).detections[0], videos='data/gone')
+    clips = videos.annotated(result, workdir, tmp_path, 1)
+    assert len(clips) == 2 and all('data/gone' in clip.problem and clip.file is None for clip in clips)
+
+
 def test_a_long_video_is_cut_around_its_first_keyframes(run_writer, tmp_path, monkeypatch):
     monkeypatch.setattr(videos, 'MAX_SECONDS', 2.0)
     workdir = run_writer(tmp_path / 'run', videos=1, seconds=6)

@@ -124,5 +124,5 @@ def test_the_score_goes_from_logits_to_map(sharpness, low, high):
     decoded = task.decode(jnp.asarray(logits), batch)
     collector.add(np.array([3, 1, 0]), batch['example_valid'], {k: np.asarray(v) for k, v in decoded.items()})
     scores = task.score(collector.detections(), truth_of(batch))
-    assert set(scores) == {'frame_map@0.5', 'frame_map@0.5_slowfast'}
+    assert set(scores) == {'frame_map@0.5', 'frame_map_slowfast@0.5'}
     assert all(low <= score <= high for score in scores.values()), scores

@@ -25,7 +25,7 @@ Columns = Mapping[str, np.ndarray]
 IOU = 0.5
 KEYFRAME_LIMIT = 50
 PROTOCOLS = ('official', 'slowfast')
-_BOX = ('x1', 'y1', 'x2', 'y2')
+BOX = ('x1', 'y1', 'x2', 'y2')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,6 +44,34 @@ class AvaResult:
     positives: Mapping[int, int]
 
 
+@dataclasses.dataclass(frozen=True)
+class Matches:
+    """The detections that take part, and whether each is right.
+
+    ids [C]: the classes, rising. row [M]: rows of the detections table, in the order of choice. position [M]: the
+    place of a row's class in `ids`. score [M] float64, hit [M] bool. positives [C]: ground-truth rows of each class.
+    counts: as in AvaResult.
+    """
+
+    ids: np.ndarray
+    row: np.ndarray
+    position: np.ndarray
+    score: np.ndarray
+    hit: np.ndarray
+    positives: np.ndarray
+    counts: Mapping[str, int]
+
+    def by_class(self) -> list[np.ndarray]:
+        """For each class, which of the M it has: in the order of falling score that the precision curve takes."""
+        grouped = np.argsort(self.position.astype(np.int32), kind='stable')
+        ends = np.cumsum(np.bincount(self.position, minlength=len(self.ids)))
+        falling = []
+        for place in range(len(self.ids)):
+            mine = grouped[ends[place - 1] if place else 0 : ends[place]]
+            falling.append(mine[np.argsort(self.score[mine], kind='stable')[::-1]])
+        return falling
+
+
 def frame_ap(
     ground_truth: Columns,
     detections: Columns,
@@ -52,7 +80,29 @@ def frame_ap(
     protocol: str = 'official',
     excluded: Columns | None = None,
 ) -> AvaResult:
-    """Average precision per class at IoU 0.5.
+    """Average precision per class at IoU 0.5; arguments and errors as of `match`."""
+    return summarise(match(ground_truth, detections, classes, protocol=protocol, excluded=excluded))
+
+
+def summarise(matches: Matches) -> AvaResult:
+    """Average precision per class from matched detections."""
+    per_class, positives = {}, {}
+    for number, amount, mine in zip(matches.ids.tolist(), matches.positives, matches.by_class(), strict=True):
+        positives[number] = int(amount)
+        per_class[number] = average_precision(matches.hit[mine], positives[number])
+    values = [value for value in per_class.values() if not np.isnan(value)]
+    return AvaResult(float(np.mean(values)) if values else float('nan'), per_class, matches.counts, positives)
+
+
+def match(
+    ground_truth: Columns,
+    detections: Columns,
+    classes: Mapping[int, str],
+    *,
+    protocol: str = 'official',
+    excluded: Columns | None = None,
+) -> Matches:
+    """Finds the right detections at IoU 0.5 by the rules of a protocol.
 
     classes: {id: name}; other ids are not evaluated. excluded: columns video and timestamp of keyframes that are
     removed from both sides. Raises ValueError for an unknown protocol, for scores and truth boxes that are not
@@ -61,8 +111,8 @@ def frame_ap(
     if protocol not in PROTOCOLS:
         raise ValueError(f'protocol {protocol!r} is none of {", ".join(PROTOCOLS)}')
     ids = np.array(sorted(classes), dtype=np.int64)
-    keys = _Keyframes(ground_truth, detections, excluded, whole_seconds=protocol == 'slowfast')
-    truth_class = _positions(ground_truth['action_id'], ids)
+    keys = Keyframes(ground_truth, detections, excluded, whole_seconds=protocol == 'slowfast')
+    truth_class = positions(ground_truth['action_id'], ids)
     if protocol == 'slowfast':
         annotated = np.asarray(ground_truth['action_id']) >= 0
     else:
@@ -70,7 +120,7 @@ def frame_ap(
     annotated &= ~keys.excluded[keys.truth]
     truth = _Truth(ground_truth, keys.truth, truth_class, np.flatnonzero(annotated & (truth_class >= 0)), len(ids))
 
-    found_class = _positions(detections['action_id'], ids)
+    found_class = positions(detections['action_id'], ids)
     counts = {
         'keyframes': len(np.unique(keys.truth[annotated])),
         'ground_truth': len(truth.row),
@@ -87,7 +137,7 @@ def frame_ap(
         raise ValueError(f'{np.sum(~np.isfinite(score))} detections have a score that is not finite')
     key = _by_first_appearance(keys.found[rows], keys.count)  # [M]
     if protocol == 'official':
-        order = np.lexsort((-score[rows], key))  # stable: file order among equals
+        order = _by_keyframe_and_score(key, score[rows])
     else:
         order = np.argsort(key, kind='stable')
     rows, key = rows[order], key[order]
@@ -102,20 +152,11 @@ def frame_ap(
     counts['scored'] = len(rows)
 
     cell = keys.found[rows] * len(ids) + found_class[rows]
-    hits = truth.hits(cell, {name: np.asarray(detections[name], np.float64)[rows] for name in _BOX}, keys.count)
-    per_class, positives = {}, {}
-    grouped = np.argsort(found_class[rows].astype(np.int32), kind='stable')
-    ends = np.cumsum(np.bincount(found_class[rows], minlength=len(ids)))
-    for position, number in enumerate(ids.tolist()):
-        mine = grouped[ends[position - 1] if position else 0 : ends[position]]
-        falling = mine[np.argsort(score[rows[mine]], kind='stable')[::-1]]
-        positives[number] = int(truth.positives[position])
-        per_class[number] = average_precision(hits[falling], positives[number])
-    values = [value for value in per_class.values() if not np.isnan(value)]
-    return AvaResult(float(np.mean(values)) if values else float('nan'), per_class, counts, positives)
+    hits = truth.hits(cell, {name: np.asarray(detections[name], np.float64)[rows] for name in BOX}, keys.count)
+    return Matches(ids, rows, found_class[rows], score[rows], hits, truth.positives, counts)
 
 
-def _positions(action_id: np.ndarray, ids: np.ndarray) -> np.ndarray:
+def positions(action_id: np.ndarray, ids: np.ndarray) -> np.ndarray:
     """[M] int64: the place of each id in the sorted `ids`, -1 where it is none of them."""
     action_id = np.asarray(action_id, np.int64)
     if len(ids) == 0:
@@ -124,7 +165,7 @@ def _positions(action_id: np.ndarray, ids: np.ndarray) -> np.ndarray:
     return np.where(ids[place] == action_id, place, -1)
 
 
-class _Keyframes:
+class Keyframes:
     """Numbers the keyframes of all tables alike: equal video and equal time to a microsecond (or whole second)."""
 
     def __init__(self, truth: Columns, found: Columns, excluded: Columns | None, *, whole_seconds: bool):
@@ -170,6 +211,23 @@ def _by_first_appearance(key: np.ndarray, count: int) -> np.ndarray:
     return rank[key]
 
 
+def _by_keyframe_and_score(key: np.ndarray, score: np.ndarray) -> np.ndarray:
+    """[M] the order of np.lexsort((-score, key)), file order among equals, and quicker where keyframes are alike.
+
+    Keyframes that hold about as many rows each make a table, whose rows are sorted one by one: near in memory.
+    """
+    order = np.argsort(key, kind='stable')  # mostly sorted already
+    starts = np.flatnonzero(np.diff(key[order], prepend=-1))
+    sizes = np.diff(starts, append=len(key))
+    width = sizes.max(initial=0)
+    if width * len(starts) > 2 * len(key):
+        return np.lexsort((-score, key))
+    there = np.arange(width) < sizes[:, None]  # [keyframes, width]
+    table = np.full(there.shape, np.inf)
+    table[there] = -score[order]
+    return order[(np.argsort(table, axis=1, kind='stable') + starts[:, None])[there]]
+
+
 def _within_limit(
     key: np.ndarray, rows: np.ndarray, score: np.ndarray, found_class: np.ndarray, detections: Columns
 ) -> np.ndarray:
@@ -195,7 +253,7 @@ def _within_limit(
         tied = np.arange(above, reaching)
         entered = tied[arrival[above:] < KEYFRAME_LIMIT]
         mine = rows[start + entered]
-        x1, y1, x2, y2 = (np.asarray(detections[name])[mine] for name in _BOX)
+        x1, y1, x2, y2 = (np.asarray(detections[name])[mine] for name in BOX)
         smallest = np.lexsort((x2, y2, x1, y1, found_class[mine]))
         stay = entered[smallest[len(entered) - (KEYFRAME_LIMIT - above) :]]
         keep[start + tied] = False
@@ -210,7 +268,7 @@ class _Truth:
         cell = key[rows] * classes + cls[rows]
         order = np.argsort(cell, kind='stable')
         self.row, self.cell, self.classes = rows[order], cell[order], classes
-        self.box = {name: np.asarray(columns[name], np.float64)[self.row] for name in _BOX}
+        self.box = {name: np.asarray(columns[name], np.float64)[self.row] for name in BOX}
         self.positives = np.bincount(cls[rows], minlength=classes)
         if not all(np.isfinite(values).all() for values in self.box.values()):
             raise ValueError('a ground-truth box is not finite')
@@ -226,7 +284,7 @@ class _Truth:
         detection = np.repeat(chosen, repeats)  # [K] pairs of a detection and a truth box of its cell
         offset = np.cumsum(repeats) - repeats
         truth = np.arange(len(detection)) - np.repeat(offset - begin[cell[chosen]], repeats)
-        overlap = _iou({name: box[name][detection] for name in _BOX}, {name: self.box[name][truth] for name in _BOX})
+        overlap = box_iou({name: box[name][detection] for name in BOX}, {name: self.box[name][truth] for name in BOX})
         hits = np.zeros(len(cell), bool)
         if len(detection) == 0:
             return hits
@@ -239,7 +297,7 @@ class _Truth:
         return hits
 
 
-def _iou(first: Columns, second: Columns) -> np.ndarray:
+def box_iou(first: Columns, second: Columns) -> np.ndarray:
     """[K] float64; the operations and their order are those of the official program, so that 0.5 is the same 0.5."""
     height = np.maximum(0.0, np.minimum(first['y2'], second['y2']) - np.maximum(first['y1'], second['y1']))
     width = np.maximum(0.0, np.minimum(first['x2'], second['x2']) - np.maximum(first['x1'], second['x1']))
@@ -261,62 +319,40 @@ def on_videos_of(columns: Columns, other: Columns) -> dict[str, np.ndarray]:
     return {name: np.asarray(values)[keep] for name, values in columns.items()}
 
 
-def label_counts(columns: Columns, classes: Mapping[int, str]) -> dict[int, int]:
-    """{id: number of rows} of each class, such as the labels of a training set."""
-    values, counts = np.unique(np.asarray(columns['action_id']), return_counts=True)
-    found = dict(zip(values.tolist(), counts.tolist(), strict=True))
-    return {number: found.get(number, 0) for number in classes}
-
-
-def groups(counts: Mapping[int, int], *, head: int = 10_000, tail: int = 1_000) -> dict[str, tuple[int, ...]]:
-    """{'head' | 'mid' | 'tail': ids}: more than `head` training labels, fewer than `tail`, and the rest.
-
-    Arnab et al., Beyond transfer learning: co-finetuning for action localisation, 2022, table 9.
-    """
-    if head < tail:
-        raise ValueError(f'head ({head}) must not be below tail ({tail})')
-    return {
-        'head': tuple(number for number, count in counts.items() if count > head),
-        'mid': tuple(number for number, count in counts.items() if tail <= count <= head),
-        'tail': tuple(number for number, count in counts.items() if count < tail),
-    }
-
-
-def group_means(per_class: Mapping[int, float], members: Mapping[str, tuple[int, ...]]) -> dict[str, float]:
-    """{group: mean AP of its classes that have ground truth}, NaN where none has."""
-    means = {}
-    for group, numbers in members.items():
-        values = [per_class[number] for number in numbers if number in per_class and not np.isnan(per_class[number])]
-        means[group] = float(np.mean(values)) if values else float('nan')
-    return means
+def of_classes(columns: Columns, classes: Mapping[int, str]) -> dict[str, np.ndarray]:
+    """The rows whose action is one of `classes`."""
+    keep = np.isin(np.asarray(columns['action_id']), np.array(list(classes), dtype=np.int64))
+    if keep.all():
+        return dict(columns)
+    return {name: np.asarray(values)[keep] for name, values in columns.items()}
 
 
 def people(columns: Columns) -> np.ndarray:
     """int64 [P]: the first row of each different box on each keyframe, in file order; rows without a box are none."""
-    keys = _Keyframes(columns, {'video': np.array([], object), 'timestamp': np.array([])}, None, whole_seconds=False)
-    box = np.stack([np.asarray(columns[name], np.float64) for name in _BOX], axis=1)  # [M, 4]
-    rows = np.flatnonzero(~np.isnan(box).any(axis=1))
-    table = np.concatenate([keys.truth[rows, None].astype(np.float64), box[rows]], axis=1)  # [M, 5]
-    _, first = np.unique(table, axis=0, return_index=True)
-    return rows[np.sort(first)]
+    nothing = {'video': np.array([], object), 'timestamp': np.array([])}
+    return different_boxes(columns, Keyframes(columns, nothing, None, whole_seconds=False).truth)[0]
 
 
-def prevalence(columns: Columns, classes: Mapping[int, str]) -> dict[int, float]:
-    """{id: the share of the people (different boxes on a keyframe) that do this}; NaN without people."""
-    total = len(people(columns))
-    counts = label_counts(columns, classes)
-    return {number: counts[number] / total if total else float('nan') for number in classes}
+def different_boxes(columns: Columns, key: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(first row of each different box of a keyframe, in file order [P]; for each row, which of the P it has [M]).
 
-
-def prior_columns(boxes: Columns, frequency: Mapping[int, float]) -> dict[str, np.ndarray]:
-    """Detections of a baseline that never looks: every class on each different box, scored by its frequency.
-
-    boxes: columns, of which action ids and scores are not read. frequency: {id: score}, such as the prevalence in
-    the training set. Returns columns of P * C rows.
+    key [M]: the keyframe of each row. Rows without a box (NaN) are none of them: -1.
     """
-    rows = people(boxes)
-    numbers = np.array(list(frequency), dtype=np.int64)
-    columns = {name: np.repeat(np.asarray(boxes[name])[rows], len(numbers)) for name in ('video', 'timestamp', *_BOX)}
-    columns['action_id'] = np.tile(numbers, len(rows))
-    columns['score'] = np.tile(np.array(list(frequency.values()), dtype=np.float64), len(rows))
-    return columns
+    columns = [np.asarray(columns[name], np.float64) for name in BOX]
+    rows = np.flatnonzero(~np.isnan(np.sum(columns, axis=0)))
+    person = np.full(len(key), -1)
+    if len(rows) == 0:
+        return rows, person
+    # The rows of one person mostly follow each other: only the first of each run is sorted.
+    changes = np.zeros(len(rows), bool)
+    changes[0] = True
+    for column in (key, *columns):
+        values = column[rows]
+        changes[1:] |= values[1:] != values[:-1]
+    start = np.flatnonzero(changes)
+    table = np.stack([column[rows[start]] for column in (key, *columns)], axis=1)  # [runs, 5]
+    _, first, place = np.unique(table, axis=0, return_index=True, return_inverse=True)
+    rank = np.empty(len(first), np.int64)
+    rank[np.argsort(first)] = np.arange(len(first))
+    person[rows] = np.repeat(rank[place.reshape(-1)], np.diff(start, append=len(rows)))
+    return rows[start[np.sort(first)]], person

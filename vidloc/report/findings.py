@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from vidloc.report.run import Detection, Run, flat
 
@@ -19,12 +19,18 @@ def ratio(value: float | None, baseline: float | None) -> float | None:
     return value / baseline
 
 
+def mean(scores: Mapping[str, float | None], names: Sequence[str]) -> float | None:
+    """The mean over those of `names` that have a score, None if none has."""
+    known = [scores[name] for name in names if name in scores and scores[name] is not None]
+    return math.fsum(known) / len(known) if known else None
+
+
 @dataclasses.dataclass(frozen=True)
 class Learning:
     """Classes by what can be said of them, each in the order of their score, lowest first.
 
-    learned, not_learned: against LEARNED_RATIO times the baseline; unknown: no score (no validation truth) or
-    no positive baseline to compare with.
+    learned, not_learned: against LEARNED_RATIO times the baseline, and not 0; unknown: no score (no validation truth)
+    or no baseline.
     """
 
     learned: tuple[str, ...]
@@ -34,12 +40,14 @@ class Learning:
 
 def learning(scores: Mapping[str, float | None], baselines: Mapping[str, float | None]) -> Learning:
     """Sorts the classes of `scores` by whether they beat LEARNED_RATIO times their baseline."""
-    ratios = {name: ratio(value, baselines[name]) for name, value in scores.items()}
-    known = sorted((name for name in ratios if ratios[name] is not None), key=lambda name: scores[name])
+    pairs = {name: (value, baselines[name]) for name, value in scores.items()}
+    known = sorted((name for name in pairs if None not in pairs[name]), key=lambda name: scores[name])
+    # The baseline of a rare class is 0 where the limit of detections a keyframe leaves no place for it.
+    learned = tuple(name for name in known if 0 < pairs[name][0] >= LEARNED_RATIO * pairs[name][1])
     return Learning(
-        learned=tuple(name for name in known if ratios[name] >= LEARNED_RATIO),
-        not_learned=tuple(name for name in known if ratios[name] < LEARNED_RATIO),
-        unknown=tuple(name for name in ratios if ratios[name] is None),
+        learned=learned,
+        not_learned=tuple(name for name in known if name not in learned),
+        unknown=tuple(name for name in pairs if None in pairs[name]),
     )
 
 
@@ -97,3 +105,16 @@ def pairing(run: Run, other: Run, source: str) -> str:
             'One pair says nothing of the spread between seeds.'
         )
     return f'Both took {here[source]} steps on {source}; they are not a run with and one without other sources.'
+
+
+def with_true_boxes(result: Detection, run: Run) -> Detection | None:
+    """The run's result on true boxes in place of detected ones: of the same task and ground truth, None without."""
+    if result.boxes == 'truth':
+        return None
+
+    def same(other: Detection) -> bool:
+        pairs = ((result.task, other.task), (result.ground_truth, other.ground_truth))
+        more = ((result.excluded, other.excluded), (result.classes, other.classes))
+        return other.boxes == 'truth' and all(mine == its for mine, its in (*pairs, *more))
+
+    return next((other for other in run.detections if same(other)), None)

@@ -5,33 +5,39 @@ on phones do not play videos embedded as text. Rules that pick or judge somethin
 """
 
 import base64
+import dataclasses
 import hashlib
 import os
 import pathlib
 from collections.abc import Mapping, Sequence
 
 from vidloc.annotations.records import AnnotationError
-from vidloc.report import findings, markup, plots, style, videos
+from vidloc.report import action_groups, classes, errors, findings, markup, plots, style, videos
 from vidloc.report.run import Classification, Detection, Run, flat, read_run, series
 
 REPORT_FOLDER = 'report'
-# Colours and order of the groups by label count in training; other names follow in the order of the file.
-GROUPS = ('head', 'mid', 'tail')
 
 
 def write_page(
-    workdir: str | os.PathLike, out: str | os.PathLike | None = None, compare: str | os.PathLike | None = None
+    workdir: str | os.PathLike,
+    out: str | os.PathLike | None = None,
+    compare: str | os.PathLike | None = None,
+    groups: str | os.PathLike | None = None,
 ) -> pathlib.Path:
     """Writes the page of the run in `workdir` to the folder `out` (default: W/report); returns its path.
 
-    compare: the workdir of a second run whose numbers are shown beside this one's.
+    compare: the workdir of a second run whose numbers are shown beside this one's. groups: csv of classes and the
+    kind of action they are (report/action_groups.py), in place of what the label map tells.
 
     Raises:
       RunError: a workdir is none, or a file in it is damaged.
+      GroupError: the file of groups is not as it should be.
       OSError: the page cannot be written.
     """
     run = read_run(workdir)
     other = read_run(compare) if compare is not None else None
+    if groups is not None:
+        run = _with_groups(run, action_groups.read_groups(groups))
     folder = pathlib.Path(out) if out is not None else run.workdir / REPORT_FOLDER
     folder.mkdir(parents=True, exist_ok=True)
     content = _page(run, other, folder)
@@ -51,8 +57,14 @@ def _page(run: Run, other: Run | None, folder: pathlib.Path) -> str:
         parts.append(_comparison(run, other))
     number = 1
     for result in run.detections:
-        section, number = _videos(result, run, folder, number)
-        parts += [section, _per_class(result, _twin(result, other), other)]
+        twin, named = _twin(result, other), other.workdir.name if other is not None else ''
+        if not any(findings.with_true_boxes(shown, run) is result for shown in run.detections):
+            section, number = _videos(result, run, folder, number)
+            parts.append(section)
+        parts.append(classes.section(result, twin, named))
+        if twin is not None:
+            parts.append(classes.differences(result, twin, named))
+        parts += [errors.section(result, run), classes.precisions(result, twin, named)]
     parts.extend(_clips(result, _twin(result, other), other) for result in run.classifications)
     parts.append(_curves(run, other))
     parts.append(_about(run))
@@ -65,6 +77,14 @@ def _page(run: Run, other: Run | None, folder: pathlib.Path) -> str:
         '<footer>Written by vidloc from the files of this run. Keep the mp4 files beside this page.</footer>\n'
         f'<script>{style.SCRIPT}</script>\n</body>\n</html>\n'
     )
+
+
+def _with_groups(run: Run, groups: Mapping[str, Sequence[str]]) -> Run:
+    detections = tuple(
+        dataclasses.replace(result, action_groups=action_groups.among(groups, result.classes))
+        for result in run.detections
+    )
+    return dataclasses.replace(run, detections=detections)
 
 
 def _header(run: Run) -> str:
@@ -175,82 +195,6 @@ def _comparison(run: Run, other: Run) -> str:
     return markup.section(title, markup.table(headers, rows) + ''.join(meanings) + folded)
 
 
-def _per_class(result: Detection, twin: Detection | None, other: Run | None) -> str:
-    group_of = {name: group for group, names in result.groups.items() for name in names}
-    order = [g for g in GROUPS if g in result.groups] + [g for g in result.groups if g not in GROUPS]
-    style_of = {group: i % len(GROUPS) for i, group in enumerate(order)}
-    ranked = sorted(result.classes, key=lambda name: (result.per_class[name] is None, -(result.per_class[name] or 0)))
-    entries = [
-        plots.Bar(
-            name,
-            result.per_class[name],
-            result.prevalence[name],
-            group_of.get(name, ''),
-            twin.per_class[name] if twin is not None and name in twin.per_class else None,
-            (
-                ('baseline AP', markup.number(result.prior_per_class[name])),
-                ('ratio', _ratio_text(result.per_class[name], result.prior_per_class[name])),
-                ('training labels', markup.compact(result.train_count[name])),
-            ),
-        )
-        for name in ranked
-    ]
-    figure = plots.bars(
-        entries,
-        score='AP at IoU 0.5',
-        mark='prevalence: share of the validation boxes that have the class',
-        group_style=style_of,
-        other=other.workdir.name if other is not None and twin is not None else '',
-    )
-    groups = ''
-    if result.group_map:
-        named = [g for g in order if g in result.group_map]
-        rows = [(g, len(result.groups[g]), markup.number(result.group_map[g])) for g in named]
-        groups = '<h3>By how often a class occurs in training</h3>' + markup.table(
-            ('group', 'classes', 'mean AP'), rows
-        )
-    verdict = _verdict(
-        findings.learning(result.per_class, result.prior_per_class),
-        result.per_class,
-        result.prior_per_class,
-        'AP',
-        "the AP of predicting the class's training frequency for every box",
-        'because the validation truth has no box of them',
-    )
-    return markup.section(f'{result.source}: what each class reached', verdict + figure + groups)
-
-
-def _ratio_text(value: float | None, baseline: float | None) -> str:
-    ratio = findings.ratio(value, baseline)
-    return '–' if ratio is None else f'{ratio:.1f}'
-
-
-def _verdict(
-    found: findings.Learning,
-    scores: Mapping[str, float | None],
-    baselines: Mapping[str, float | None],
-    score: str,
-    baseline: str,
-    why_unknown: str,
-) -> str:
-    """Which classes are not learned, with the rule that says so."""
-    rule = f'{score} below {findings.LEARNED_RATIO:g} times {baseline}'
-    if found.not_learned:
-        items = [
-            f'<b>{markup.text(name)}</b> ({markup.number(scores[name])} against {markup.number(baselines[name])})'
-            for name in found.not_learned
-        ]
-        said = f'<b>Not learned</b> by this rule – {markup.text(rule)}: {", ".join(items)}.'
-    elif found.learned:
-        said = f'No class is below the line for “not learned”: {markup.text(rule)}.'
-    else:
-        said = 'No class has both a score and a baseline, so nothing can be said of what was learned.'
-    if found.unknown and (found.learned or found.not_learned):
-        said += f' Not judged, {markup.text(why_unknown)}: {markup.listing(found.unknown)}.'
-    tone = 'verdict' if found.not_learned or not found.learned else 'verdict fine'
-    return f'<p class="{tone}">{said}</p>'
-
-
 def _videos(result: Detection, run: Run, folder: pathlib.Path, first: int) -> tuple[str, int]:
     title = f'{result.source}: validation videos'
     try:
@@ -308,7 +252,7 @@ def _clips(result: Classification, twin: Classification | None, other: Run | Non
     ]
     named = other.workdir.name if other is not None and twin is not None else ''
     figure = plots.bars(entries, score='accuracy', mark='chance', group_style={}, other=named)
-    verdict = _verdict(
+    verdict = classes.verdict(
         findings.learning(result.per_class, dict.fromkeys(result.classes, result.chance)),
         result.per_class,
         dict.fromkeys(result.classes, result.chance),

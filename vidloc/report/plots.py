@@ -48,16 +48,16 @@ def bars(entries: Sequence[Bar], *, score: str, mark: str, group_style: Mapping[
       other: the name of the second run; '' where there is none.
     """
     numbers = [n for bar in entries for n in (bar.value, bar.mark, bar.other) if n is not None]
-    top = _round_up(max(numbers, default=1.0))
+    top = round_up(max(numbers, default=1.0))
     rows = []
     for bar in entries:
         style = f' g{group_style[bar.group]}' if bar.group in group_style else ''
         marks = ''
         if bar.other is not None:
-            marks += f'<i class="other" style="left:{_percent(bar.other, top)}"></i>'
+            marks += f'<i class="other" style="left:{percent(bar.other, top)}"></i>'
         if bar.mark is not None:
-            marks += f'<i class="mark" style="left:{_percent(bar.mark, top)}"></i>'
-        fill = f'<i class="fill{style}" style="width:{_percent(bar.value or 0.0, top)}"></i>'
+            marks += f'<i class="mark" style="left:{percent(bar.mark, top)}"></i>'
+        fill = f'<i class="fill{style}" style="width:{percent(bar.value or 0.0, top)}"></i>'
         change = ''
         if other:
             known = bar.value is not None and bar.other is not None
@@ -185,17 +185,18 @@ def ticks(low: float, high: float, wanted: int = 4) -> list[float]:
     return [i * step for i in range(start, max(stop, start + 1) + 1)]
 
 
-def confusion(classes: Sequence[str], counts: Sequence[Sequence[int]]) -> str:
-    """Rows are the truth, columns the prediction, shaded by the share of the row.
+def confusion(classes: Sequence[str], counts: Sequence[Sequence[float]], *, unit: str = 'clips') -> str:
+    """Rows are the truth, columns the prediction, shaded by the share of the row; unit: what is counted.
 
     Above MATRIX_CLASSES classes the CONFUSIONS_LISTED largest entries off the diagonal are listed instead.
     """
+    totals = [sum(row) for row in counts]
     pairs = sorted(
         (
-            (counts[i][j], classes[i], classes[j])
+            (counts[i][j], classes[i], classes[j], counts[i][j] / totals[i])
             for i in range(len(classes))
             for j in range(len(classes))
-            if i != j and counts[i][j]
+            if i != j and _whole(counts[i][j])
         ),
         key=lambda pair: (-pair[0], pair[1], pair[2]),
     )
@@ -204,26 +205,26 @@ def confusion(classes: Sequence[str], counts: Sequence[Sequence[int]]) -> str:
             f'<p class="note">{len(classes)} classes are too many for a matrix; these are the '
             f'{min(len(pairs), CONFUSIONS_LISTED)} most frequent confusions.</p>'
         )
-        rows = [(truth, taken, n) for n, truth, taken in pairs[:CONFUSIONS_LISTED]]
-        return note + markup.table(['true class', 'taken for', 'clips'], rows)
+        rows = [(true, taken, _whole(n), f'{100 * share:.0f} %') for n, true, taken, share in pairs[:CONFUSIONS_LISTED]]
+        table = markup.table(['true class', 'taken for', unit, 'of the true class'], rows)
+        return f'{note}<div class="plain">{table}</div>'
     head = ''.join(f'<th scope="col"><span>{markup.text(name)}</span></th>' for name in classes)
     body = []
     for i, name in enumerate(classes):
-        total = sum(counts[i])
         cells = []
         for j, n in enumerate(counts[i]):
-            share = n / total if total else 0.0
+            share = n / totals[i] if totals[i] else 0.0
             style = 'diagonal' if i == j else ''
             style += ' strong' if share > 0.5 else ''
-            title = f'{name} taken for {classes[j]}: {n} of {total}'
+            title = f'{name} taken for {classes[j]}: {_whole(n)} of {_whole(totals[i])} {unit}'
             cells.append(
                 f'<td class="{style.strip()}" style="--s:{share:.3f}" title="{markup.text(title)}">'
-                f'{n if n else "·"}</td>'
+                f'{_whole(n) or "·"}</td>'
             )
         body.append(f'<tr><th scope="row">{markup.text(name)}</th>{"".join(cells)}</tr>')
     worst = ''
     if pairs:
-        worst = f' Most frequent confusion: {pairs[0][1]} taken for {pairs[0][2]}, {pairs[0][0]} clips.'
+        worst = f' Most frequent confusion: {pairs[0][1]} taken for {pairs[0][2]}, {_whole(pairs[0][0])} {unit}.'
     return (
         '<p class="note">Rows: true class. Columns: predicted class. Shade: share of the row.'
         f'{markup.text(worst)}</p><div class="scroll"><table class="confusion">'
@@ -231,12 +232,17 @@ def confusion(classes: Sequence[str], counts: Sequence[Sequence[int]]) -> str:
     )
 
 
+def _whole(number: float) -> int:
+    """Rounded as it is read: labels that are spread over classes give fractions."""
+    return math.floor(number + 0.5)
+
+
 def versus(value: float | None, baseline: float | None, baseline_name: str) -> str:
     """Two thin bars on one scale from 0: a value and what it is measured against."""
     top = max(value or 0.0, baseline or 0.0) or 1.0
     return (
-        f'<div class="versus" aria-hidden="true"><i class="ours" style="width:{_percent(value or 0.0, top)}"></i>'
-        f'<i class="base" style="width:{_percent(baseline or 0.0, top)}" title="{markup.text(baseline_name)}"></i>'
+        f'<div class="versus" aria-hidden="true"><i class="ours" style="width:{percent(value or 0.0, top)}"></i>'
+        f'<i class="base" style="width:{percent(baseline or 0.0, top)}" title="{markup.text(baseline_name)}"></i>'
         '</div>'
     )
 
@@ -257,7 +263,7 @@ def timeline(rows: Sequence[tuple[str, Sequence[Span]]], seconds: float, keyfram
     for name, spans in rows:
         pieces = []
         for span in spans:
-            place = f'left:{_percent(span.start, seconds)};width:{_percent(span.end - span.start, seconds)}'
+            place = f'left:{percent(span.start, seconds)};width:{percent(span.end - span.start, seconds)}'
             when = f'{span.start:.1f} to {span.end:.1f} s'
             if span.truth:
                 title = markup.text(f'true: {name}, {when}')
@@ -271,7 +277,7 @@ def timeline(rows: Sequence[tuple[str, Sequence[Span]]], seconds: float, keyfram
             f'<div class="row"><span class="name" title="{label}">{label}</span>'
             f'<span class="track">{"".join(pieces)}</span></div>'
         )
-    marks = ''.join(f'<i style="left:{_percent(t, seconds)}"></i>' for t in keyframes)
+    marks = ''.join(f'<i style="left:{percent(t, seconds)}"></i>' for t in keyframes)
     said = '; '.join(
         f'{name} true at ' + (', '.join(f'{s.start:.1f}-{s.end:.1f} s' for s in spans if s.truth) or 'no time')
         for name, spans in rows
@@ -283,11 +289,13 @@ def timeline(rows: Sequence[tuple[str, Sequence[Span]]], seconds: float, keyfram
     )
 
 
-def _percent(value: float, top: float) -> str:
+def percent(value: float, top: float) -> str:
+    """A share of `top` as a length in CSS, within 0 to 100 %."""
     return f'{100 * min(max(value / top, 0.0), 1.0) if top > 0 else 0.0:.2f}%'
 
 
-def _round_up(value: float) -> float:
+def round_up(value: float) -> float:
+    """The next round number, 1 for 0."""
     if value <= 0:
         return 1.0
     power = 10.0 ** math.floor(math.log10(value))

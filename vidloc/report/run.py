@@ -12,9 +12,30 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
+from vidloc.metrics.error_analysis import KINDS
+
 
 class RunError(ValueError):
     """A folder is no run, or one of its files is not as it should be; the text fits on one line."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Errors:
+    """Where average precision is lost (metrics/error_analysis.py says by which rules); None where nothing is known.
+
+    people: different true boxes, of which the share `missed` has no detected box. bound: AP of a perfect classifier on
+    the detected boxes. confusion[i][j]: true labels of class i that went to class j, in the order of the result's
+    `classes`. kinds: {class: {kind: detections}}. precision: {class: precision at even recalls from 0 to 1}.
+    """
+
+    people: int
+    missed: float | None
+    missed_per_class: Mapping[str, float | None]
+    bound: float | None
+    bound_per_class: Mapping[str, float | None]
+    confusion: tuple[tuple[float, ...], ...]
+    kinds: Mapping[str, Mapping[str, int]]
+    precision: Mapping[str, tuple[float | None, ...]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,29 +44,42 @@ class Detection:
 
     An AP is None where the validation truth has no box of the class. `prior_map` and `prior_per_class` are
     the scores of predicting each class's training frequency for every box. `prevalence` is a class's share of
-    the validation truth boxes, `train_count` its labels in training. Paths are as the file gives them.
-    `video_start`: seconds at which each video file starts on the annotation's clock; 0 where not given.
+    the validation truth boxes, `train_count` its labels in training. Paths are as the file gives them; `ground_truth`
+    may be several files, whose figures stand in `parts` ({part: {class: AP}}) and in `metrics` as `<part>/<name>`.
+    `video_start`: seconds at which each video file starts on the annotation's clock; `frame_rate`: of extracted
+    pictures. `boxes`: what the classifier was given, `truth` or `detections`. `group_limits`: a class with fewer
+    training labels than the first is tail, with more than the second head. `action_groups`: kinds of actions, {} where
+    none are known.
     """
 
     source: str
+    task: str
     step: int
     metrics: Mapping[str, float | None]
     classes: tuple[str, ...]
     per_class: Mapping[str, float | None]
+    parts: Mapping[str, Mapping[str, float | None]]
     prevalence: Mapping[str, float | None]
     train_count: Mapping[str, float | None]
     prior_map: float | None
     prior_per_class: Mapping[str, float | None]
     groups: Mapping[str, tuple[str, ...]]
     group_map: Mapping[str, float | None]
-    ground_truth: str
+    group_limits: tuple[int, int]
+    action_groups: Mapping[str, tuple[str, ...]]
+    errors: Errors
+    ground_truth: tuple[str, ...]
+    excluded: str
     label_map: str
+    boxes: str
     videos: str
     detections: str
     keyframes: int
-    video_start: float = 0.0
+    video_start: float
+    frame_rate: float
 
     MAIN = 'frame_map@0.5'
+    SLOWFAST = 'frame_map_slowfast@0.5'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -227,35 +261,87 @@ def _metrics(path: pathlib.Path, data: Mapping[str, Any], main: str) -> dict[str
 
 def _detection(path: pathlib.Path, data: Mapping[str, Any]) -> Detection:
     classes = _classes(path, data)
-    groups = {}
-    for group, names in _field(path, data, 'groups', dict).items():
-        if not isinstance(names, list) or not set(names) <= set(classes):
-            raise RunError(f'{path}: the group `{group}` must be a list of names that `classes` has.')
-        groups[group] = tuple(names)
-    texts = ('source', 'ground_truth', 'label_map', 'videos', 'detections')
+    texts = ('source', 'task', 'excluded', 'label_map', 'boxes', 'videos', 'detections')
     per_class = ('per_class', 'prevalence', 'train_count', 'prior_per_class')
+    limits = _list_of(path, data, 'group_limits', int)
+    if len(limits) != 2:
+        raise RunError(f'{path}: `group_limits` must be two numbers.')
+    parts = _field(path, data, 'parts', dict)
     return Detection(
         classes=classes,
-        groups=groups,
+        groups=_groups(path, data, 'groups', classes),
+        action_groups=_groups(path, data, 'action_groups', classes),
         group_map=_scores(path, data, 'group_map'),
+        group_limits=limits,
         metrics=_metrics(path, data, Detection.MAIN),
+        parts={part: _scores(path, _part(path, values), 'per_class', classes) for part, values in parts.items()},
         prior_map=_score(path, 'prior_map', data.get('prior_map')),
-        video_start=_field(path, data, 'video_start', float) if 'video_start' in data else 0.0,
+        video_start=_field(path, data, 'video_start', float),
+        frame_rate=_field(path, data, 'frame_rate', float),
+        errors=_errors(path, _field(path, data, 'analysis', dict), classes),
+        ground_truth=_list_of(path, data, 'ground_truth', str),
         **{key: _field(path, data, key, str) for key in texts},
         **{key: _scores(path, data, key, classes) for key in per_class},
         **{key: _field(path, data, key, int) for key in ('step', 'keyframes')},
     )
 
 
-def _classification(path: pathlib.Path, data: Mapping[str, Any]) -> Classification:
-    classes = _classes(path, data)
+def _part(path: pathlib.Path, values: Any) -> Mapping[str, Any]:
+    if not isinstance(values, dict):
+        raise RunError(f'{path}: each of `parts` must be an object; evaluate the run again.')
+    return values
+
+
+def _errors(path: pathlib.Path, data: Mapping[str, Any], classes: tuple[str, ...]) -> Errors:
+    kinds, precision = _field(path, data, 'kinds', dict), _field(path, data, 'precision', dict)
+    if not all(name in kinds and name in precision for name in classes):
+        raise RunError(f'{path}: `kinds` and `precision` must have every class; evaluate the run again.')
+    return Errors(
+        people=_field(path, data, 'people', int),
+        missed=_score(path, 'missed', data.get('missed')),
+        bound=_score(path, 'bound', data.get('bound')),
+        missed_per_class=_scores(path, data, 'missed_per_class', classes),
+        bound_per_class=_scores(path, data, 'bound_per_class', classes),
+        confusion=_square(path, data, len(classes), (int, float)),
+        kinds={name: _counts(path, kinds, name) for name in classes},
+        precision={name: _list_of(path, precision, name, (int, float, type(None))) for name in classes},
+    )
+
+
+def _counts(path: pathlib.Path, kinds: Mapping[str, Any], name: str) -> dict[str, int]:
+    numbers = _field(path, kinds, name, dict)
+    return {kind: _field(path, numbers, kind, int) for kind in KINDS}
+
+
+def _groups(path: pathlib.Path, data: Mapping[str, Any], key: str, classes: tuple[str, ...]) -> dict:
+    groups = {}
+    for group, names in _field(path, data, key, dict).items():
+        if not isinstance(names, list) or not set(names) <= set(classes):
+            raise RunError(f'{path}: the group `{group}` must be a list of names that `classes` has.')
+        groups[group] = tuple(names)
+    return groups
+
+
+def _list_of(path: pathlib.Path, data: Mapping[str, Any], key: str, kind: Any) -> tuple:
+    values = _field(path, data, key, list)
+    if not values or not all(isinstance(value, kind) and not isinstance(value, bool) for value in values):
+        raise RunError(f'{path}: `{key}` is {values!r:.60}, which is not as an evaluation writes it.')
+    return tuple(values)
+
+
+def _square(path: pathlib.Path, data: Mapping[str, Any], size: int, kind: Any) -> tuple[tuple, ...]:
     confusion = _field(path, data, 'confusion', list)
-    square = len(confusion) == len(classes) and all(
-        isinstance(row, list) and len(row) == len(classes) and all(isinstance(n, int) and n >= 0 for n in row)
+    square = len(confusion) == size and all(
+        isinstance(row, list) and len(row) == size and all(isinstance(n, kind) and n >= 0 for n in row)
         for row in confusion
     )
     if not square:
-        raise RunError(f'{path}: `confusion` must be {len(classes)} rows of {len(classes)} counts.')
+        raise RunError(f'{path}: `confusion` must be {size} rows of {size} counts.')
+    return tuple(tuple(row) for row in confusion)
+
+
+def _classification(path: pathlib.Path, data: Mapping[str, Any]) -> Classification:
+    classes = _classes(path, data)
     return Classification(
         source=_field(path, data, 'source', str),
         step=_field(path, data, 'step', int),
@@ -263,5 +349,5 @@ def _classification(path: pathlib.Path, data: Mapping[str, Any]) -> Classificati
         classes=classes,
         per_class=_scores(path, data, 'per_class', classes),
         chance=float(_field(path, data, 'chance', float)),
-        confusion=tuple(tuple(row) for row in confusion),
+        confusion=_square(path, data, len(classes), int),
     )

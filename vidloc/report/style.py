@@ -3,10 +3,12 @@
 CSS = """
 :root{color-scheme:light dark;--paper:#fbfaf8;--card:#fff;--ink:#1d1f23;--soft:#5f646d;--rule:#e3e1dc;--track:#efede8;
 --accent:#1f5fa8;--second:#b3541e;--g0:#2f6db3;--g1:#1c8a7a;--g2:#b0478c;--mark:#1d1f23;--shade:#1f5fa8;
+--k0:#2f6db3;--k1:#8a63b8;--k2:#d2862a;--k3:#a8503f;--k4:#9a9ea6;
 --hatch:repeating-linear-gradient(115deg,var(--second) 0 3px,
 color-mix(in srgb,var(--second) 35%,transparent) 3px 5px)}
 @media (prefers-color-scheme:dark){:root{--paper:#15171b;--card:#1c1f24;--ink:#e6e7ea;--soft:#a0a6b1;--rule:#30343c;
---track:#272b32;--accent:#79b0ee;--second:#f0a071;--g0:#6aa5e6;--g1:#4fc0ad;--g2:#e283bf;--mark:#fff;--shade:#3f7fca}}
+--track:#272b32;--accent:#79b0ee;--second:#f0a071;--g0:#6aa5e6;--g1:#4fc0ad;--g2:#e283bf;--mark:#fff;--shade:#3f7fca;
+--k0:#6aa5e6;--k1:#b596dd;--k2:#e3a55a;--k3:#d07c69;--k4:#7b818c}}
 *{box-sizing:border-box}
 html{-webkit-text-size-adjust:100%}
 body{margin:0;background:var(--paper);color:var(--ink);font:16px/1.55 system-ui,-apple-system,"Segoe UI",Roboto,
@@ -29,8 +31,10 @@ p{margin:.4rem 0;max-width:74ch;overflow-wrap:anywhere}
 .card{background:var(--card);border:1px solid var(--rule);border-radius:10px;padding:18px 20px 16px}
 .card p{margin:0}
 .card .label{color:var(--soft);font-size:.88rem}
-.card .big{font-size:2.7rem;line-height:1.15;font-weight:600;letter-spacing:-.02em}
-.card .big small{font-size:1rem;font-weight:500;letter-spacing:0;color:var(--soft);margin-left:.5em}
+.card .big{font-size:2.7rem;line-height:1.15;font-weight:600;letter-spacing:-.02em;display:flex;flex-wrap:wrap;
+align-items:baseline;column-gap:.18em}
+.card .big small{font-size:1rem;font-weight:500;letter-spacing:0;color:var(--soft);white-space:nowrap;
+line-height:1.4}
 .card .more{font-size:.9rem;color:var(--soft);margin-top:.35rem}
 .versus{margin:.5rem 0 .55rem}
 .versus i{display:block;height:6px;border-radius:2px;margin:3px 0}
@@ -63,6 +67,29 @@ p{margin:.4rem 0;max-width:74ch;overflow-wrap:anywhere}
 outline:1px solid var(--paper)}
 .bar .other{position:absolute;top:3px;width:10px;height:10px;margin-left:-5px;border:2px solid var(--second);
 border-radius:50%;background:var(--paper)}
+.bars.change{grid-template-columns:var(--name) 56px 1fr auto}
+.bars.change.wide{grid-template-columns:var(--name) auto 56px 1fr auto}
+.bars.levels{--name:fit-content(320px);max-width:760px}
+.bars.levels .name{white-space:normal}
+.bar .zero{position:absolute;top:-3px;bottom:-3px;width:1px;background:var(--soft)}
+.bar .often{height:6px;background:var(--track);border-radius:3px;overflow:hidden}
+.bar .often i{display:block;height:100%;background:var(--soft)}
+.swatch.often{height:6px;background:var(--soft)}
+.bar .parts{overflow:hidden}
+.bar .parts i{position:absolute;top:0;bottom:0}
+.k0{background:var(--k0)}.k1{background:var(--k1)}.k2{background:var(--k2)}.k3{background:var(--k3)}
+.k4{background:var(--k4)}
+.beside{display:flex;flex-wrap:wrap;gap:0 60px}
+.beside div{min-width:0}
+.curve.wide{margin-top:1.6rem}
+.curve.wide svg{max-width:520px}
+.limit{stroke:var(--soft);stroke-width:1;stroke-dasharray:3 3}
+.dot circle{fill:var(--accent);stroke:var(--paper);stroke-width:1}
+.dot.g0 circle{fill:var(--g0)}.dot.g1 circle{fill:var(--g1)}.dot.g2 circle{fill:var(--g2)}
+.small-curves{display:grid;grid-template-columns:repeat(auto-fill,minmax(136px,1fr));gap:16px 18px;margin:.8rem 0}
+.small figcaption{font-size:.84rem;font-weight:500;overflow:hidden;text-overflow:ellipsis;white-space:nowrap}
+.small svg{display:block;width:100%;max-width:220px;height:auto}
+.small .final{margin:0;color:var(--soft);font-size:.8rem}
 .curves{display:grid;grid-template-columns:repeat(auto-fill,minmax(300px,1fr));gap:22px 26px;margin-top:.8rem}
 figure{margin:0;min-width:0}
 .curve figcaption{font-size:.92rem;font-weight:500;overflow-wrap:anywhere}
@@ -85,7 +112,7 @@ caption{text-align:left;color:var(--soft);padding-bottom:.4rem;caption-side:top}
 th,td{padding:3px 14px 3px 0;text-align:right;white-space:nowrap;border-bottom:1px solid var(--rule);vertical-align:top}
 th:first-child,td.words{text-align:left}
 thead th{color:var(--soft);font-weight:500}
-tbody th{font-weight:500;white-space:normal;overflow-wrap:anywhere;min-width:7em}
+tbody th{font-weight:500;white-space:normal;overflow-wrap:anywhere;min-width:8.2em}
 .plain td,.plain th{white-space:normal}
 .plain td{text-align:left;overflow-wrap:anywhere}
 .scroll:has(.confusion){max-height:none}
@@ -121,7 +148,11 @@ background:rgb(20 22 26/.72);color:#fff;font-size:17px;line-height:46px;padding:
 footer{color:var(--soft);font-size:.86rem;padding-bottom:50px;border-top:1px solid var(--rule);padding-top:18px}
 @media (max-width:600px){main,header,footer{padding-left:16px;padding-right:16px}header{padding-top:26px}
 h1{font-size:1.6rem}table{font-size:.82rem}th,td{padding-right:9px}
-.bars{gap:6px 7px;font-size:.86rem;--name:fit-content(88px)}.confusion td{min-width:22px;padding:5px 1px}
+.bars{gap:6px 7px;font-size:.86rem;--name:fit-content(108px)}.tag{display:none}
+.bars.wide{grid-template-columns:var(--name) 1fr auto}
+.bars.wide.compared{grid-template-columns:var(--name) 1fr auto auto}
+.bars.change,.bars.change.wide{grid-template-columns:var(--name) 30px 1fr auto}.bars.levels{--name:fit-content(150px)}
+.confusion td{min-width:22px;padding:5px 1px}
 .confusion{font-size:.78rem}.confusion tbody th{padding-right:6px}
 .card .big{font-size:2.3rem}.timeline .row{grid-template-columns:80px 1fr}.timeline .over{left:88px}}
 @media print{body{background:#fff}section{break-inside:avoid}details{display:none}}

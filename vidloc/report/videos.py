@@ -72,17 +72,33 @@ def annotated(result: Detection, workdir: pathlib.Path, folder: pathlib.Path, fi
       AnnotationError, OSError: the ground truth, the label map or the detections cannot be read.
     """
     labels = _found(result.label_map, workdir)
-    records = {r.video: r for r in ava.read_ava([_found(result.ground_truth, workdir)], labels)}
+    truth = [_found(path, workdir) for path in result.ground_truth]
+    excluded = _found(result.excluded, workdir) if result.excluded else None
+    records = {r.video: r for r in ava.read_ava(truth, labels, excluded)}
     names = chosen(list(records))
     guesses = _predictions(workdir / result.detections, label_map.read_label_map(labels), names)
+    where = _found(result.videos, workdir)
+    if not os.path.isdir(where):
+        return [Annotated(name, problem=f'the folder of videos, {where}, is not there') for name in names]
+    films = footage.open_footage(where, result.frame_rate)
     clips = []
     for number, name in enumerate(names, first):
+        takes = films.takes(records[name])
         try:
-            path = footage.open_footage(_found(result.videos, workdir)).takes(records[name])[0].key
-            clips.append(_draw_video(name, path, records[name], guesses[name], result.video_start, folder, number))
-        except (IndexError, video.VideoError, OSError) as error:
+            if not takes:
+                raise video.VideoError(f'no video of the name {name} in {where}')
+            take = _take_of(takes, records[name].keyframes[0], result.video_start)
+            clips.append(_draw_video(films, take, records[name], guesses[name], folder, number))
+        except (video.VideoError, OSError) as error:
             clips.append(Annotated(name, problem=str(error)))
     return clips
+
+
+def _take_of(takes: Sequence[footage.Take], time: float, start: float) -> footage.Take:
+    """The piece that holds the moment, or else comes nearest; `start` is when files begin whose names do not say."""
+    if len(takes) == 1 and not takes[0].start:
+        return dataclasses.replace(takes[0], start=start)
+    return min(takes, key=lambda take: max(take.start - time, time - take.end, 0.0))
 
 
 def _found(path: str, workdir: pathlib.Path) -> str:
@@ -110,15 +126,16 @@ def _predictions(path, classes: dict[int, str], names: Sequence[str]) -> dict[st
 
 
 def _draw_video(
-    name: str, path: str, record: VideoRecord, guesses, video_start: float, folder: pathlib.Path, number: int
+    films: footage.Footage, take: footage.Take, record: VideoRecord, guesses, folder: pathlib.Path, number: int
 ) -> Annotated:
-    index = video.index_video(path)
-    begin = max(0.0, record.keyframes[0] - video_start - 1.0) if index.duration > MAX_SECONDS else 0.0
-    seconds = min(index.duration - begin, MAX_SECONDS)
+    shown = films.timeline(take.key)
+    late = max(0.0, next((t for t in record.keyframes if t >= take.start), take.start) - take.start - 1.0)
+    begin = late if shown.duration > MAX_SECONDS else 0.0
+    seconds = min(shown.duration - begin, MAX_SECONDS)
     keyframes = []
     scores: list[dict[str, float]] = []
     for time in record.keyframes:
-        at = time - video_start - begin
+        at = time - take.start - begin
         if not 0 <= at <= seconds:
             continue
         people = [
@@ -134,12 +151,12 @@ def _draw_video(
         scores.append(best)
     if not keyframes:
         raise video.VideoError(
-            f'{path}: none of its keyframes lies within the {index.duration:.1f} s of the file; '
+            f'{take.key}: none of its keyframes lies within the {shown.duration:.1f} s of the file; '
             'set the `time_offset` of its source.'
         )
-    fps = min(len(index.pts) / index.duration, MAX_FPS)
+    fps = min(len(shown.pts) / shown.duration, MAX_FPS)
     times = np.arange(max(1, round(seconds * fps))) / fps
-    frames = video.read_frames(path, begin + times, index=index)
+    frames = films.read(take.key, begin + times)
     file = folder / f'video_{number:02d}.mp4'
     encode.write_video(file, draw.annotate(frames, times, keyframes), fps, crf=20)
     first = int(np.argmin(np.abs(times - keyframes[0].time)))
@@ -147,7 +164,7 @@ def _draw_video(
     buffer = io.BytesIO()
     Image.fromarray(poster).save(buffer, 'JPEG', quality=82)
     return Annotated(
-        name=name,
+        name=record.video,
         file=file.name,
         poster=buffer.getvalue(),
         width=poster.shape[1],

@@ -61,12 +61,14 @@ class ActionDetection:
         """Frame mAP at IoU 0.5 in both protocols (metrics/ava.py).
 
         detections, truth: columns as DetectionCollector and data.sources make them; `action_id` is the index of
-        the class, -1 in a truth row that only says that a keyframe is annotated.
+        the class, -1 in a truth row that only says that a keyframe is annotated. Where fewer classes than the task
+        has are to be scored, the rows of the others are left out before (report/results.py): the limit of the
+        official protocol counts what is left, and a class without truth takes no part in the mean.
         """
         classes = dict(enumerate(self.classes))
         official = ava.frame_ap(truth, detections, classes, protocol='official')
         slowfast = ava.frame_ap(truth, detections, classes, protocol='slowfast')
-        return {'frame_map@0.5': official.mean, 'frame_map@0.5_slowfast': slowfast.mean}
+        return {'frame_map@0.5': official.mean, 'frame_map_slowfast@0.5': slowfast.mean}
 
 
 def _present(batch: base.Batch) -> jax.Array:
