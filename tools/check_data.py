@@ -1,56 +1,124 @@
 """Checks annotations and, if their folder is named, videos: exit 0, or 1 with the list of problems.
 
 python tools/check_data.py --format ava --annotations train.csv val.csv --labels actions.pbtxt --videos DIR
+python tools/check_data.py --format folders --annotations DIR/train DIR/val --videos DIR/train DIR/val --decode
 """
 
 import argparse
 import dataclasses
 import json
+import math
+import os
 import sys
 
-from vidloc.annotations import check
+from vidloc.annotations import check, summary
+from vidloc.data import opening, presence
+from vidloc.data.frame_folders import FRAME_RATE
+
+
+def parser() -> argparse.ArgumentParser:
+    found = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    found.add_argument('--format', required=True, choices=check.FORMATS)
+    found.add_argument(
+        '--annotations', required=True, nargs='+', help='one file for each split, that for training first'
+    )
+    found.add_argument('--labels', help='label map (.pbtxt) for ava and ava_detections, else the list of classes')
+    found.add_argument('--subset', help='activitynet, kinetics, folders: check only the videos of this subset')
+    found.add_argument('--excluded', help='ava: csv of keyframes to leave out')
+    found.add_argument('--included', help='ava: text file of the seconds that may be keyframes')
+    found.add_argument('--detections', nargs='+', default=(), help='ava: person boxes, csv or pickle (.pkl)')
+    found.add_argument('--videos', nargs='+', help='folder of the videos, one for all or one for each annotations')
+    found.add_argument(
+        '--start', type=_seconds, default=0.0, help="annotations' time of the files' first frame, seconds"
+    )
+    found.add_argument('--frame_rate', type=float, default=FRAME_RATE, help='of videos in folders of pictures')
+    found.add_argument('--decode', action='store_true', help='decode frames at start, middle and end of each video')
+    found.add_argument('--workers', type=int, help='processes that open videos; 0: none, and no limit of time')
+    found.add_argument('--timeout', type=_seconds, default=60.0, help='seconds that opening a video may take')
+    found.add_argument('--json', action='store_true', help='print one JSON object instead of text')
+    return found
+
+
+def _seconds(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value) or value < 0:
+        raise argparse.ArgumentTypeError(f'{text} is no number of seconds from 0')
+    return value
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--format', required=True, choices=check.FORMATS)
-    parser.add_argument('--annotations', required=True, nargs='+', help='one file for each split')
-    parser.add_argument('--labels', help='label map (.pbtxt) for ava and ava_detections, else one class name a line')
-    parser.add_argument('--subset', help='activitynet: check only the videos of this subset')
-    parser.add_argument('--videos', help='folder of the videos; without it only the annotations are checked')
-    parser.add_argument('--start', type=float, default=0.0, help="annotations' time of the files' first frame, seconds")
-    parser.add_argument('--json', action='store_true', help='print one JSON object instead of text')
-    options = parser.parse_args(arguments)
+    options = parser().parse_args(arguments)
     try:
-        report = check.check(options.format, options.annotations, labels=options.labels, subset=options.subset)
-    except ValueError as error:
+        report = check.check(
+            options.format,
+            options.annotations,
+            labels=options.labels,
+            subset=options.subset,
+            excluded=options.excluded,
+            included=options.included,
+            detections=options.detections,
+        )
+        videos = presence.Presence((), {}) if options.videos is None else _videos(report, options)
+    except (ValueError, ChildProcessError) as error:
         print(f'check_data: {error}', file=sys.stderr)
         return 2
-    problems = list(report.problems)
-    if options.videos is not None:
-        problems += _videos(report, options.videos, options.start)
+    problems = [*report.problems, *videos.problems]
     errors = sum(problem.severity == 'error' for problem in problems)
     if options.json:
         found = [dataclasses.asdict(problem) for problem in problems]
-        print(json.dumps({'ok': not errors, 'errors': errors, 'problems': found, 'summary': report.summary}))
-    else:
-        print(check.describe(report.summary))
-        for problem in problems:
-            print(f'{problem.severity}: {problem}')
-        print(f'{errors} errors, {len(problems) - errors} warnings')
+        result = {'ok': not errors, 'errors': errors, 'problems': found, 'summary': report.summary}
+        print(json.dumps(result | {'videos': videos.summary}))
+        return 1 if errors else 0
+    say(summary.describe(report.summary))
+    if videos.summary:
+        say(summary.describe({', '.join(options.videos): videos.summary}))
+    for problem in sorted(problems, key=lambda problem: problem.severity == 'error'):
+        say(f'{problem.severity}: {problem}')
+    say(f'{errors} errors, {len(problems) - errors} warnings')
     return 1 if errors else 0
 
 
-def _videos(report: check.Report, folder: str, start: float) -> list:
-    """Opens each video once, although several files may name it."""
+def say(text: str) -> None:
+    """Prints what the terminal can show; names in data sets may hold anything."""
+    encoding = sys.stdout.encoding or 'utf-8'
+    print(text.encode(encoding, 'backslashreplace').decode(encoding))
+
+
+def _videos(report: check.Report, options: argparse.Namespace) -> presence.Presence:
     import tqdm
 
-    from vidloc.data import presence
+    workers = opening.processes() if options.workers is None else options.workers
+    if workers < 0:
+        raise ValueError(f'--workers is {workers}; it is a number of processes from 0')
+    names = list(dict.fromkeys(options.annotations))
+    folders = options.videos * len(names) if len(options.videos) == 1 else options.videos
+    if len(folders) != len(names):
+        raise ValueError(
+            f'--videos names {len(folders)} folders for {len(names)} annotations; name one, or one for each'
+        )
+    with tqdm.tqdm(desc='videos', disable=not sys.stderr.isatty()) as bar:
 
-    records = {(record.video, path): record for path, found in report.records.items() for record in found}
-    with tqdm.tqdm(total=len(records), desc='videos', disable=not sys.stderr.isatty()) as bar:
-        return presence.check_videos(list(records.values()), folder, start=start, seen=lambda name: bar.update())
+        def seen(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        return presence.check_videos(
+            report.records,
+            dict(zip(names, folders, strict=True)),
+            start=options.start,
+            frame_rate=options.frame_rate,
+            decode=options.decode,
+            workers=workers,
+            timeout=options.timeout,
+            seen=seen,
+        )
 
 
 if __name__ == '__main__':
-    sys.exit(main())
+    try:
+        found = main()
+        sys.stdout.flush()
+    except BrokenPipeError:  # whoever reads, `head` for one, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        found = 1
+    sys.exit(found)

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from vidloc.annotations import activitynet, ava, clips, table
-from vidloc.annotations.records import AnnotationError
+from vidloc.annotations import activitynet, ava, check, class_list, clips, proposals, table
+from vidloc.annotations.records import AnnotationError, PersonBox, VideoRecord
 
 CLASSES = ('walk', 'ride a bike', 'run')
 LABEL_MAP = {1: 'walk', 2: 'ride a bike', 5: 'run'}
@@ -114,3 +114,113 @@ def test_only_annotation_errors(tmp_path, kind):
             refused += 1
             assert all(problem.message and problem.fix and problem.code for problem in error.problems)
     assert 10 < refused <= 120
+
+
+CLIPS = {
+    'kinetics.csv': 'label,youtube_id,time_start,time_end,split\nwalk,-x_1,10,20,train\n"ride a bike",b,0,10,train\n',
+    'moments.csv': 'walk/a.mp4,walk,3,0\nride a bike/b.mp4,ride a bike,2,1\nrun/c.mp4,run\n',
+    'something.json': '[{"id": "1", "label": "walking", "template": "[walk]", "placeholders": ["x"]},\n'
+    '{"id": 2, "template": "run"}]',
+    'ucf101.txt': 'walk/v_walk_g01_c01.avi 1\nrun/v_run_g02_c03.avi 3\nwalk/v_walk_g08_c01.avi 1\n',
+    'clips.txt': FILES['clips'],
+    'activitynet.json': FILES['activitynet'].replace('r\\u00fcn', 'run'),
+    'table.csv': FILES['table'],
+}
+CLASS_LISTS = {
+    'labels.json': '{"walk": "0", "ride a bike": "1", "run": "2"}',
+    'ids.csv': 'id,name\n0,walk\n1,ride a bike\n2,run\n',
+    'categories.txt': 'walk,0\nride a bike,1\nrun,2\n',
+    'classInd.txt': '1 walk\n2 ride a bike\n3 run\n',
+    'classes.txt': FILES['class_list'],
+    'map.pbtxt': FILES['label_map'],
+}
+
+
+def _check_damaged(path, whole, rng, call, times=60):
+    """How many of the damaged copies have an error; what `call` raises fails the test."""
+    path.write_bytes(whole)
+    assert not call().errors
+    wrong = 0
+    for _ in range(times):
+        path.write_bytes(_damaged(whole, rng))
+        report = call()
+        wrong += report.errors > 0
+        assert all(problem.message and problem.fix and problem.code for problem in report.problems)
+    return wrong
+
+
+@pytest.mark.parametrize('name', CLIPS)
+def test_the_check_of_every_format_raises_nothing(tmp_path, name):
+    (tmp_path / 'classes.txt').write_text(FILES['class_list'])
+    path = tmp_path / name
+    rng = np.random.default_rng(sorted(CLIPS).index(name))
+    labels = tmp_path / 'classes.txt'
+    assert _check_damaged(path, CLIPS[name].encode(), rng, lambda: check.check(path.stem, [path], labels=labels)) > 5
+
+
+@pytest.mark.parametrize('name', CLASS_LISTS)
+def test_the_check_of_class_lists_raises_nothing(tmp_path, name):
+    (tmp_path / 'clips.txt').write_text('a.mp4 walk\n')
+    path = tmp_path / name
+    assert class_list.read_class_list(_written(path, CLASS_LISTS[name])) == CLASSES
+    rng = np.random.default_rng(sorted(CLASS_LISTS).index(name))
+    wrong = _check_damaged(
+        path, CLASS_LISTS[name].encode(), rng, lambda: check.check('clips', [tmp_path / 'clips.txt'], labels=path)
+    )
+    assert wrong > 5
+
+
+def test_the_check_of_proposals_raises_nothing(tmp_path):
+    path = tmp_path / 'boxes.pkl'
+    people = [PersonBox(902.0 + i, (0.1, 0.2, 0.3, 0.4 + i / 100), (), 0.5) for i in range(3)]
+    times = tuple(person.time for person in people)
+    proposals.write_proposals(path, [VideoRecord(name, keyframes=times, boxes=tuple(people)) for name in 'vw'])
+    whole, rng = path.read_bytes(), np.random.default_rng(5)
+    for name in ('proposals', 'ava_detections'):
+        assert _check_damaged(path, whole, rng, lambda name=name: check.check(name, [path])) > 30
+
+
+@pytest.mark.parametrize('option', ['excluded', 'included', 'detections'])
+def test_the_check_of_what_goes_with_ava_raises_nothing(tmp_path, option):
+    (tmp_path / 'truth.csv').write_text(FILES['ava'])
+    whole = {
+        'excluded': FILES['excluded'],
+        'included': '\n'.join(map(str, [*range(900, 906), 950, 951.5])),
+        'detections': FILES['detections'],
+    }[option]
+    labels = _written(tmp_path / 'map.pbtxt', FILES['label_map'])
+    path = tmp_path / 'damaged.csv'
+    files = [path] if option == 'detections' else path
+    rng = np.random.default_rng(len(option))
+    wrong = _check_damaged(
+        path,
+        whole.encode(),
+        rng,
+        lambda: check.check('ava', [tmp_path / 'truth.csv'], labels=labels, **{option: files}),
+    )
+    assert wrong > 5
+
+
+def test_the_check_of_folders_raises_nothing(tmp_path):
+    rng = np.random.default_rng(3)
+    names = ['walk', 'x.mp4', 'a b.MP4', '.hidden', 'ü', "q'uote", '\udcff', 'new\nline', '..mp4', 'deep', '0' * 200]
+    for number in range(30):
+        root = tmp_path / str(number)
+        for _ in range(rng.integers(0, 8)):
+            parts = rng.permutation(names)[: rng.integers(1, 4)].tolist()
+            path = root.joinpath(*parts)
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                if rng.random() < 0.3:
+                    path.symlink_to(rng.choice(['..', 'nowhere', str(root)]))
+                else:
+                    path.touch()
+            except (FileExistsError, NotADirectoryError, OSError):
+                continue
+        report = check.check('folders', [root])
+        assert all(problem.message and problem.fix and problem.code for problem in report.problems)
+
+
+def _written(path, text):
+    path.write_text(text)
+    return path

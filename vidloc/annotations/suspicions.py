@@ -123,7 +123,11 @@ def shared(videos: Mapping[str, Mapping[str, str]]) -> list[Problem]:
                 line = line_of(other, common[0]) or line_of(other, _source(common[0]))
                 problems.append(Problem('video-in-two-files', other, line, message, fix))
             theirs = {_source(name) for name in common}
-            clips = sorted((sources[one].keys() & sources[other].keys()) - theirs)
+            clips = sorted(
+                key
+                for key in (sources[one].keys() & sources[other].keys()) - theirs
+                if {sources[one][key], sources[other][key]} != {key}  # one of the two is a clip
+            )
             if clips:
                 pairs = [f'{sources[one][key]} and {sources[other][key]}' for key in clips]
                 message = f'{len(clips)} videos have other clips in {one} ({_some(pairs)})'

@@ -6,31 +6,19 @@ pickled.
 
 import dataclasses
 import functools
+import logging
 import os
-import re
+from collections.abc import Iterator
 from typing import Protocol
 
 import numpy as np
 
 from vidloc.annotations import rows
 from vidloc.annotations.records import VideoRecord
-from vidloc.data import video
+from vidloc.data import frame_folders, prepared, video
+from vidloc.data.catalogue import Catalogue
+from vidloc.data.catalogue import Take as Take
 from vidloc.data.timeline import Timeline
-
-# A clip of Kinetics: youtube id, first and last second in the whole video.
-_CLIP = re.compile(r'(.+)_(\d{6})_(\d{6})')
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Take:
-    """One piece of a video: `key` reads it; start, end: seconds on the annotation's clock of its first frame and end.
-
-    end is infinite where only opening the file would tell.
-    """
-
-    key: str
-    start: float = 0.0
-    end: float = float('inf')
 
 
 class Footage(Protocol):
@@ -49,10 +37,17 @@ class Footage(Protocol):
         """
 
 
-def open_footage(folder: str) -> Footage:
-    """The footage of a folder, by what it holds. Raises FileNotFoundError without the folder."""
+def open_footage(folder: str, frame_rate: float = frame_folders.FRAME_RATE) -> Footage:
+    """The footage of a folder, by what it holds: folders of extracted pictures, or video files.
+
+    frame_rate: of extracted pictures. Raises FileNotFoundError without the folder, ValueError for an impossible rate.
+    """
     if not folder or not os.path.isdir(folder):
         raise FileNotFoundError(folder)
+    if prepared.is_prepared(folder):
+        return prepared.PreparedVideos(folder)
+    if frame_folders.holds_pictures(folder):
+        return frame_folders.FrameFolders(folder, frame_rate)
     return VideoFiles(folder)
 
 
@@ -66,7 +61,8 @@ class VideoFiles:
     """A folder of video files, below it at any depth; a key is a path.
 
     A record's `path` names its file; without one the file is called like the video, with any known extension, or like a
-    Kinetics clip of it (`<video>_SSSSSS_EEEEEE`), whose annotations count from the start of the whole video.
+    Kinetics clip of it (`<video>_SSSSSS_EEEEEE`), whose annotations count from the start of the whole video. Of several
+    files of one name the first is read (tools/check_data.py tells of them).
     """
 
     def __init__(self, folder: str):
@@ -75,17 +71,15 @@ class VideoFiles:
     def __getstate__(self) -> dict[str, str]:
         return {'folder': self.folder}
 
+    @functools.cached_property
+    def catalogue(self) -> Catalogue:
+        """The files by name: one walk, parents before what is in them, in the order of names."""
+        return Catalogue(_files(self.folder))
+
     def takes(self, record: VideoRecord) -> tuple[Take, ...]:
         """See Footage."""
-        paths, stems, clips = self._catalogue
-        if record.path is not None:
-            path = os.path.normpath(record.path)
-            return (Take(os.path.join(self.folder, path)),) if path in paths else ()
-        if record.video in stems:
-            return (Take(os.path.join(self.folder, stems[record.video])),)
         return tuple(
-            Take(os.path.join(self.folder, path), start, end)
-            for start, end, path in sorted(clips.get(record.video, ()))
+            dataclasses.replace(take, key=os.path.join(self.folder, take.key)) for take in self.catalogue.find(record)
         )
 
     def timeline(self, key: str) -> Timeline:
@@ -96,21 +90,21 @@ class VideoFiles:
         """See Footage."""
         return video.read_frames(key, times, index=indexed(key))
 
-    @functools.cached_property
-    def _catalogue(self) -> tuple[set[str], dict[str, str], dict[str, list[tuple[float, float, str]]]]:
-        """One walk: relative paths, {stem: path} (the first by name) and {video: its Kinetics clips}."""
-        paths, stems, clips, seen = set(), {}, {}, set()
-        for parent, folders, files in os.walk(self.folder, followlinks=True):
-            real = os.path.realpath(parent)
-            folders[:] = [] if real in seen else sorted(folders)  # a link to a folder above would never end
-            seen.add(real)
-            for file in sorted(files):
-                stem, extension = os.path.splitext(file)
-                if extension.lower() not in rows.VIDEO_SUFFIXES:
-                    continue
-                path = os.path.relpath(os.path.join(parent, file), self.folder)
-                paths.add(path)
-                stems.setdefault(stem, path)
-                if clip := _CLIP.fullmatch(stem):
-                    clips.setdefault(clip[1], []).append((float(clip[2]), float(clip[3]), path))
-        return paths, stems, clips
+
+def _files(root: str) -> Iterator[str]:
+    """Video files below a folder, relative to it. Links to folders are followed, but not round in circles."""
+    above: dict[str, frozenset[str]] = {root: frozenset()}
+
+    def unlisted(error: OSError) -> None:
+        logging.warning('%s cannot be listed: %s; its videos count as missing', error.filename, error.strerror)
+
+    for parent, folders, files in os.walk(root, followlinks=True, onerror=unlisted):
+        real, before = os.path.realpath(parent), above.pop(parent)
+        if real in before:
+            folders.clear()
+            continue
+        folders.sort()
+        above.update((os.path.join(parent, folder), before | {real}) for folder in folders)
+        for file in sorted(files):
+            if file.lower().endswith(rows.VIDEO_SUFFIXES):
+                yield os.path.relpath(os.path.join(parent, file), root)

@@ -21,7 +21,8 @@ class Keyframes:
     an error, none is cut. boxes: 'truth', 'detections' or 'both'. threshold: least detector score. match_iou: a
     detection that carries no label takes those of the true box it overlaps at least this much. time_offset: seconds
     at which files start on the annotation's clock, unless their names say (Kinetics clips). missing: 'refuse' videos
-    that are not there, or 'leave_out' their keyframes, from the truth too; their number is reported. In training:
+    that are not there, or 'leave_out' their keyframes, from the truth too; their number is reported. frame_rate: of
+    videos that were extracted to folders of pictures; others know theirs. In training:
     scale is the range of random zoom (paper 0.65 to 1.1), box_jitter the largest shift of each side as a share of the
     box (paper 0.15), flip the probability of mirroring. batch_size 0: the config's train.batch_size.
     """
@@ -36,6 +37,7 @@ class Keyframes:
     match_iou: float = 0.75
     time_offset: float = 0.0
     missing: str = 'refuse'
+    frame_rate: float = 30.0
     scale: tuple[float, float] = (0.65, 1.1)
     box_jitter: float = 0.15
     flip: float = 0.5
@@ -154,7 +156,7 @@ def _choose(people: list[rec.PersonBox], view: Keyframes) -> list[rec.PersonBox]
 
 def _take_at(takes: Sequence[Take], time: float, offset: float) -> Take:
     """The piece that holds the moment, or else comes nearest; `offset` is where pieces start that do not say."""
-    if len(takes) == 1 and not takes[0].start:
+    if len(takes) == 1 and takes[0].end == float('inf'):
         return dataclasses.replace(takes[0], start=offset)
     return min(takes, key=lambda take: max(take.start - time, time - take.end, 0.0))
 

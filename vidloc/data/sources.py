@@ -107,12 +107,14 @@ def locate(
     if view.missing not in MISSING:
         raise DataError(f'source {name}: missing is {view.missing!r}; known: {", ".join(MISSING)}')
     try:
-        footage = footage_lib.open_footage(view.videos)
+        footage = footage_lib.open_footage(view.videos, view.frame_rate)
     except FileNotFoundError as error:
         raise DataError(
             f'source {name}: no folder of videos at {view.videos or "(not set)"!r}; '
             f'set --config.sources.{name}.videos=DIR to the folder that holds {_wanted(records)}'
         ) from error
+    except ValueError as error:
+        raise DataError(f'source {name}: {error}') from error
     takes = {record.video: footage.takes(record) for record in records}
     missing = [record.path or record.video for record in records if not takes[record.video]]
     if missing:
