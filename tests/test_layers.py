@@ -29,6 +29,7 @@ MAY = {
         'train', 'synthetic', 'report',
     },
     'transfer': {'build', 'config', 'checkpoints', 'models'},
+    'workdir': {'build', 'config', 'checkpoints', 'data'},
     'main': {'*'},
     'run': {'*'},
     'benchmark': {'*'},

@@ -44,7 +44,7 @@ def fail(error: Exception) -> None:
 
 def user_errors() -> tuple[type[Exception], ...]:
     """Errors whose text is for the user; anything else is a bug and keeps its traceback."""
-    from vidloc import run
+    from vidloc import workdir
     from vidloc.annotations import records
     from vidloc.checkpoints import store
     from vidloc.data import pipeline, sources, video
@@ -56,7 +56,7 @@ def user_errors() -> tuple[type[Exception], ...]:
         sources.DataError,
         pipeline.BrokenData,
         video.VideoError,
-        run.RunError,
+        workdir.RunError,
         store.CheckpointError,
         loop.Diverged,
         loop.TooManyBroken,

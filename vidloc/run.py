@@ -1,14 +1,11 @@
 """A run from start to end: train (or resume), evaluate, describe. The order of what is done is the order of reading."""
 
 import dataclasses
-import json
 import logging
 import math
 import pathlib
-import platform
 import time
-from collections.abc import Mapping, Sequence
-from importlib import metadata
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -18,6 +15,7 @@ from flax import traverse_util
 
 from vidloc import build, transfer
 from vidloc import config as config_lib
+from vidloc import workdir as workdir_lib
 from vidloc.checkpoints import frozen as frozen_lib
 from vidloc.checkpoints import store as store_lib
 from vidloc.data import pipeline, readiness, sources
@@ -26,27 +24,7 @@ from vidloc.report import results
 from vidloc.train import evaluate as evaluate_lib
 from vidloc.train import loop, sharding, step, writer
 from vidloc.train import state as state_lib
-
-# What may change between two starts in one workdir. The rest is what the run is.
-MAY_CHANGE = (
-    'eval.',
-    'log.',
-    'checkpoint.',
-    'mesh.',
-    'loading.',
-    'train.epochs',
-    'train.steps',
-    'hint',
-    'init_from',
-    'name',
-)
-PATHS = ('videos', 'annotations', 'labels', 'detections', 'excluded', 'included', 'class_list')
-ENVIRONMENT = 'environment.json'
-PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'grain', 'numpy', 'av')
-
-
-class RunError(ValueError):
-    """A run cannot start or go on; the text says why and what to do."""
+from vidloc.workdir import RunError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,13 +77,13 @@ def train(config: ml_collections.ConfigDict, workdir: str | pathlib.Path) -> dic
     check_evaluation(config)
     evaluated = build.open_sources(config, experiment.tasks, train=False)
     check_data(opened, evaluated, config.seed)
-    check_workdir(workdir, config, experiment, opened)
+    workdir_lib.check(workdir, config, experiment, opened)
     plan = length(config, opened)
     rows = tuple(sharding.process_rows(mesh, size) for size in plan.batch_sizes)
     reading = pipeline.Plan(tuple(opened.values()), plan.schedule, plan.batch_sizes, rows, config.seed)
     optimizer = experiment.optimizer(plan.total, plan.warmup)
     if lead:
-        write_workdir(workdir, config, experiment, opened)
+        workdir_lib.write(workdir, config, experiment, opened)
         print(experiment.partition.overview(), flush=True)
         print(summary(config, opened, plan, mesh), flush=True)
 
@@ -132,8 +110,8 @@ def train(config: ml_collections.ConfigDict, workdir: str | pathlib.Path) -> dic
                 # It was stopped while it evaluated its last step.
                 log.scalars(begin.step, evaluate(begin.state, begin.step))
                 begin.store.save(begin.step, begin.state, last)
-            if lead and not (workdir / ENVIRONMENT).exists():
-                note_environment(workdir, mesh, plan, names, time.time() - started)
+            if lead and not (workdir / workdir_lib.ENVIRONMENT).exists():
+                workdir_lib.note_environment(workdir, mesh, plan.schedule, names, time.time() - started)
             return last
         loading = config_lib.make(build.SECTIONS['loading'], config.loading)
         batches = pipeline.train_batches(dataclasses.replace(reading, first_step=begin.step), loading)
@@ -158,7 +136,7 @@ def train(config: ml_collections.ConfigDict, workdir: str | pathlib.Path) -> dic
             why_broken=lambda number, i: pipeline.reason(opened[names[number]], i),
         ).run(begin.state, begin.frozen, begin.step)
     if lead:
-        note_environment(workdir, mesh, plan, names, time.time() - started)
+        workdir_lib.note_environment(workdir, mesh, plan.schedule, names, time.time() - started)
     return last
 
 
@@ -358,88 +336,6 @@ def check_evaluation(config: ml_collections.ConfigDict) -> None:
         raise RunError(f'eval.head ({config.eval.head}) must not be below eval.tail ({config.eval.tail})')
 
 
-def check_workdir(
-    workdir: pathlib.Path,
-    config: ml_collections.ConfigDict,
-    experiment: build.Experiment,
-    opened: Mapping[str, sources.Source],
-) -> None:
-    """Raises RunError when the workdir holds another run: other settings or other data."""
-    path = workdir / 'config.json'
-    if path.exists():
-        before = config_lib.flatten(json.loads(path.read_text(encoding='utf-8')))
-        now = config_lib.flatten(json.loads(as_json(config)))
-        differing = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
-        refused = [key for key in differing if not may_change(key)]
-        if refused:
-            lines = [f'  {key}: {before.get(key)!r} there, {now.get(key)!r} now' for key in refused]
-            raise RunError(
-                f'{workdir} holds a run with another config; take another --workdir, or the same settings:\n'
-                + '\n'.join(lines)
-            )
-        for key in differing:
-            logging.warning('changed since the run began: %s: %r -> %r', key, before.get(key), now.get(key))
-    path = workdir / 'model.json'
-    if path.exists():
-        before = json.loads(path.read_text(encoding='utf-8'))['tasks']
-        for name, task in experiment.tasks.items():
-            if name in before and before[name]['classes'] != list(task.classes):
-                raise RunError(
-                    f'{workdir}: the classes of task {name} were others, or in another order, when the run began (see '
-                    'model.json there); restore the class list, or take another --workdir'
-                )
-    path = workdir / 'data.json'
-    if path.exists():
-        before = json.loads(path.read_text(encoding='utf-8'))
-        now = {name: source.fingerprint() for name, source in opened.items()}
-        changed = sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name))
-        if changed:
-            raise RunError(
-                f'{workdir} was trained on other examples of {", ".join(changed)} (see data.json there: size and hash '
-                'of the example keys); restore the data, or take another --workdir'
-            )
-
-
-def may_change(key: str) -> bool:
-    """Whether a config entry may differ when a run goes on: rhythm, places and length, not what is learned."""
-    return key.startswith(MAY_CHANGE) or key.split('.')[-1] in PATHS
-
-
-def as_json(config: ml_collections.ConfigDict) -> str:
-    """The config as JSON text; tuples become lists."""
-    return json.dumps(config_lib.plain(config), indent=1)
-
-
-def write_workdir(
-    workdir: pathlib.Path,
-    config: ml_collections.ConfigDict,
-    experiment: build.Experiment,
-    opened: Mapping[str, sources.Source],
-) -> None:
-    """W/config.json, W/model.json, W/data.json."""
-    workdir.mkdir(parents=True, exist_ok=True)
-    prepare = config.preprocess
-    views = {config.sources[name].task: source.view for name, source in opened.items()}
-    model = {
-        'tasks': {
-            name: {'classes': list(task.classes), 'max_boxes': getattr(views[name], 'max_boxes', None)}
-            for name, task in experiment.tasks.items()
-        },
-        'preprocessing': {
-            **config_lib.plain(prepare),
-            'layout': 'BTHWC uint8 RGB',
-            'inputs': {
-                name: {'frames': view.frames, 'rate': view.rate, 'size': list(view.size)}
-                for name, view in views.items()
-            },
-        },
-    }
-    data = {name: source.fingerprint() for name, source in opened.items()}
-    store_lib.write_json(workdir / 'config.json', json.loads(as_json(config)))
-    store_lib.write_json(workdir / 'model.json', model)
-    store_lib.write_json(workdir / 'data.json', data)
-
-
 def summary(
     config: ml_collections.ConfigDict,
     opened: Mapping[str, sources.Source],
@@ -455,24 +351,3 @@ def summary(
             f'batches of {size}, {steps} steps ({steps / max(plan.total, 1):.1%})'
         )
     return '\n'.join(lines)
-
-
-def note_environment(
-    workdir: pathlib.Path, mesh: jax.sharding.Mesh, plan: Length, names: Sequence[str], seconds: float
-) -> None:
-    """W/environment.json: when, on what and with which versions; seconds are those of this start alone."""
-    packages = {name: metadata.version(name) for name in PACKAGES}
-    drawn = np.bincount(plan.schedule, minlength=len(names))
-    store_lib.write_json(
-        workdir / ENVIRONMENT,
-        {
-            'finished': time.strftime('%Y-%m-%d %H:%M', time.localtime()),
-            'source_steps': dict(zip(names, drawn.tolist(), strict=True)),
-            'python': platform.python_version(),
-            'machine': platform.machine(),
-            'devices': f'{mesh.size} x {jax.devices()[0].device_kind}',
-            'processes': jax.process_count(),
-            'seconds': round(seconds, 1),
-            'packages': packages,
-        },
-    )
