@@ -18,6 +18,7 @@ setuptools.setup(
     python_requires='>=3.11,<3.14',
     install_requires=[
         'absl-py>=2.1',
+        'array-record>=0.8.1',
         'av>=18.0',
         'clu>=0.0.12',
         'dm-pix>=0.4.3',
@@ -32,6 +33,7 @@ setuptools.setup(
         'pillow>=11.0',
         'pyarrow>=18.0',
         'tensorboardX>=2.6',
+        'tensorflow-datasets>=4.9.10',
         'tqdm>=4.66',
     ],
     extras_require={

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from vidloc import build
+from vidloc import build, run, workdir
 from vidloc import config as config_lib
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -53,6 +53,26 @@ def test_what_does_not_exist_is_named_with_its_nearest(parts, words):
     text = str(caught.value)
     assert '\n' not in text
     assert all(word in text for word in words), text
+
+
+@pytest.mark.parametrize(
+    ('unions', 'words'),
+    [
+        ({'both': ('street', 'stret')}, "eval.unions.both: 'stret' .* did you mean 'street'"),
+        ({'street': ('street',)}, 'a name that none of them has'),
+        ({'none': ()}, 'eval.unions.none: give it evaluation sources'),
+        ({'both': ('street', 'studio')}, 'boxes of one task, not of street, studio'),
+        ({'both': ('studio',)}, 'boxes of one task, not of studio'),
+    ],
+)
+def test_sources_that_cannot_be_scored_together_are_refused(unions, words):
+    tasks = {**SMALL['tasks'], 'studio': {'kind': 'classification', 'classes': ('a', 'b')}}
+    clips = {'task': 'studio', 'format': 'clips', 'frames': 4, 'size': (16, 16)}
+    sources = {**SMALL['sources'], 'studio': clips}
+    parts = changed(tasks=tasks, sources=sources, eval_sources=sources)
+    run.check_evaluation(build.config(**parts, eval={'unions': {'both': ('street',)}}))
+    with pytest.raises(workdir.RunError, match=words):
+        run.check_evaluation(build.config(**parts, eval={'unions': unions}))
 
 
 @pytest.mark.parametrize(
@@ -117,21 +137,6 @@ def test_every_config_loads_builds_and_says_what_it_is(name):
     assert 'python -m vidloc.main --config=configs/' + name in text
 
 
-def test_the_paper_config_has_the_paper_settings():
-    config = config_lib.load(str(ROOT / 'configs' / 'cofinetune_ava.py'))
-    experiment = build.experiment(config)
-    # ViViT-B/16x2 without a head (facts of google-research/scenic, 115,062,928 with the 307,600 of a 400-class head).
-    heads = sum(768 * n + n for n in (60, 400, 339, 174))
-    assert experiment.partition.total() == 115_062_928 - 307_600 + heads
-    assert (config.schedule.rate, config.train.batch_size, config.train.epochs) == (0.2, 128, 15.0)
-    assert config.schedule.warmup_epochs == 2.5
-    assert (config.optimizer.kind, config.optimizer.momentum) == ('sgd', 0.9)
-    assert config.backbone.drop_path == 0.2
-    view = config.sources.ava
-    assert (view.frames, view.rate, view.scale, view.box_jitter, view.threshold) == (32, 15.0, (0.65, 1.1), 0.15, 0.8)
-    assert config.mixture.strategy == 'weighted'
-
-
 def main(*arguments: str) -> subprocess.CompletedProcess:
     return subprocess.run(
         [sys.executable, '-m', 'vidloc.main', *arguments], cwd=ROOT, capture_output=True, text=True, check=False
@@ -139,10 +144,10 @@ def main(*arguments: str) -> subprocess.CompletedProcess:
 
 
 def test_command_line_without_data_says_what_it_looked_for_and_how_to_get_there():
-    done = main('--config=configs/cofinetune_ava.py:/nowhere', '--workdir=/nowhere/run')
+    done = main('--config=configs/cofinetune_ava.py:data=/nowhere', '--workdir=/nowhere/run')
     assert done.returncode == 2
     assert 'Traceback' not in done.stderr
-    for words in ('/nowhere/ava/videos', "format 'ava'", 'sources.k400.annotations', 'make_mocapstreet.py'):
+    for words in ('/nowhere/ava/videos', "format 'ava'", 'sources.k400.annotations', 'make_standin.py'):
         assert words in done.stderr
 
 

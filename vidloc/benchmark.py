@@ -4,10 +4,14 @@ Wall time is noisy on shared machines: rows of one call are to be compared with 
 machines'. cpu_ms counts all threads of this process.
 """
 
+import dataclasses
 import json
+import os
+import pathlib
 import platform
 import resource
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -17,6 +21,8 @@ from typing import Any
 import numpy as np
 
 REPEATS = 9
+# AVA's validation set: videos, their keyframes, those with truth, and what is in them.
+AVA_SIZE = {'videos': 64, 'seconds': 897, 'annotated': 45_696, 'boxes': 91_775, 'labels': 229_800}
 
 
 def measure(work: Callable[[], Any], repeats: int | None = None) -> dict[str, float]:
@@ -136,7 +142,134 @@ def evaluate() -> Iterator[dict[str, Any]]:
         yield {'case': f'frame mAP, {protocol}', 'detections': len(found['video']), **row}
 
 
-BENCHMARKS = {'render': render, 'decode': decode, 'step': step, 'evaluate': evaluate}
+def ava_evaluation() -> Iterator[dict[str, Any]]:
+    """tools/evaluate.py on files of the size of AVA's validation set: CPU seconds and memory, reading included.
+
+    57,408 keyframes with two detected people and 60 classes (6,888,960 rows); 45,696 of the keyframes have 91,775
+    true boxes with 229,800 labels. Each case is a process of its own, so that nothing else counts.
+    """
+    from vidloc.annotations import ava_table, label_map
+
+    with tempfile.TemporaryDirectory() as folder:
+        files = {name: f'{folder}/{name}' for name in ('truth.csv', 'detections.csv', 'actions.pbtxt')}
+        truth, found = _validation_tables(np.random.default_rng(0))
+        label_map.write_label_map(files['actions.pbtxt'], {i: f'action {i}' for i in range(1, 61)})
+        ava_table.write_ava_table(files['truth.csv'], truth)
+        ava_table.write_ava_table(files['detections.csv'], found)
+        rows = {'detections': len(found['video']), 'ground_truth': len(truth['video'])}
+        del truth, found
+        for protocol in ('official', 'slowfast'):
+            command = [sys.executable, str(pathlib.Path(__file__).parents[1] / 'tools' / 'evaluate.py'), 'ava']
+            command += ['--ground_truth', files['truth.csv'], '--predictions', files['detections.csv']]
+            command += ['--label_map', files['actions.pbtxt'], '--protocol', protocol]
+            yield {'case': f'evaluate.py ava, {protocol}', **rows, **_child(command)}
+
+
+def _validation_tables(rng: np.random.Generator) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """(truth, detections): columns as annotations/ava_table.py has them, in the counts that ava_evaluation names."""
+    videos, seconds, annotated, boxes, labels = AVA_SIZE.values()
+    classes = 60
+    keyframes = videos * seconds
+    corner = rng.uniform(0, 0.5, (keyframes, 2, 2))
+    box = np.concatenate([corner, corner + rng.uniform(0.1, 0.5, (keyframes, 2, 2))], axis=-1)  # [K, 2, 4]
+    names = np.repeat(np.array([f'video{i:02d}' for i in range(videos)], dtype=object), seconds)
+    times = np.tile(np.arange(902.0, 902.0 + seconds), videos)
+
+    def columns(keyframe: np.ndarray, corners: np.ndarray, action: np.ndarray, score: np.ndarray) -> dict:
+        values = {'video': names[keyframe], 'timestamp': times[keyframe], 'action_id': action, 'score': score}
+        return values | {name: corners[:, axis].round(6) for axis, name in enumerate(('x1', 'y1', 'x2', 'y2'))}
+
+    people = np.arange(boxes) % (2 * annotated)  # the last few stand where the first ones do, a little aside
+    shift = np.where(np.arange(boxes) < 2 * annotated, 0.0, 0.02)
+    keyframe = np.sort(rng.permutation(keyframes)[:annotated])[people // 2]
+    labelled = np.sort(np.concatenate([np.arange(boxes), rng.integers(0, boxes, labels - boxes)]))
+    true_box = box[keyframe, people % 2] + shift[:, None] + rng.normal(0, 0.02, (boxes, 4))
+    true_box[:, 2:] = np.maximum(true_box[:, 2:], true_box[:, :2] + 0.01)
+    # A few of 60 classes have most of the labels.
+    action = np.minimum(rng.geometric(0.08, len(labelled)), classes)
+    keyframe = keyframe[labelled]
+    order = np.argsort(keyframe, kind='stable')
+    truth = columns(keyframe[order], true_box[labelled][order], action[order], np.ones(labels))
+    person = np.repeat(np.arange(2 * keyframes), classes)
+    number = np.tile(np.arange(1, classes + 1), 2 * keyframes)
+    found = columns(person // 2, box.reshape(-1, 4)[person], number, rng.random(len(person)))
+    return truth, found
+
+
+def _child(command: list[str]) -> dict[str, Any]:
+    """{frame_map, cpu_s, max_rss_mb} of a process that prints an evaluation."""
+    with tempfile.TemporaryFile() as printed:
+        child = os.posix_spawn(
+            command[0], command, os.environ, file_actions=[(os.POSIX_SPAWN_DUP2, printed.fileno(), 1)]
+        )
+        _, status, used = os.wait4(child, 0)
+        if status:
+            raise RuntimeError(f'{" ".join(command)} ended with {os.waitstatus_to_exitcode(status)}')
+        printed.seek(0)
+        figure = json.load(printed)['frame_map@0.5']
+    kilobytes = used.ru_maxrss / (1 if sys.platform == 'linux' else 1024)  # macOS counts bytes
+    return {'frame_map': figure, 'cpu_s': used.ru_utime + used.ru_stime, 'max_rss_mb': kilobytes / 1024}
+
+
+def load() -> Iterator[dict[str, Any]]:
+    """Clips of 16 frames in 2 s, read for training: from files, from the set prepared of them, and that encoded again.
+
+    Short: 80 files of 10 s, each read once; long: clips of one film of 3 minutes; all 320 x 240 at 30 fps with a
+    keyframe every 250 frames. cpu_ms is for one clip, with threads only: that of workers is not this process's.
+    """
+    import shutil
+
+    from vidloc.annotations import records as rec
+    from vidloc.data import encode, part, pipeline, prepare, transcode
+
+    rng = np.random.default_rng(0)
+    picture = rng.integers(0, 255, (30, 40, 3), np.uint8).repeat(8, 0).repeat(8, 1)
+    loadings = (pipeline.Loading(threads=1), pipeline.Loading(threads=2), pipeline.Loading(workers=2))
+    with tempfile.TemporaryDirectory() as folder:
+        for kind, names, seconds in (('short', [f'{i:02d}' for i in range(80)], 10), ('long', ['film'], 180)):
+            stores = {store: f'{folder}/{kind} {store}' for store in ('files', 'prepared', 'encoded again')}
+            os.mkdir(stores['files'])
+            first, *others = (f'{stores["files"]}/{name}.mp4' for name in names)
+            frames = (np.roll(picture, 3 * i, axis=1) for i in range(30 * seconds))
+            encode.write_video(first, frames, 30, gop=250, crf=23)
+            for other in others:
+                shutil.copy(first, other)
+            labels = [rec.ClipLabel('a', i * 2.2, i * 2.2 + 2.0) for i in range(80)] if len(names) == 1 else None
+            records = [rec.VideoRecord(name, labels=tuple(labels or [rec.ClipLabel('a')])) for name in names]
+            for store, smaller in (('prepared', None), ('encoded again', transcode.Transcode(240))):
+                options = part.Options(transcode=smaller)
+                prepare.write(stores[store], prepare.plan(records, stores['files'], options))
+            for loading in loadings:
+                how = f'{loading.workers} workers' if loading.workers else f'{loading.threads} threads'
+                for store, videos in stores.items():
+                    yield {'case': f'load {kind}, {store}, {how}', **_loaded(videos, records, loading)}
+
+
+def _loaded(videos: str, records: list, loading: Any) -> dict[str, float]:
+    """{clips_per_second, cpu_ms a clip} of 8 batches of 8 clips, after 2 in which everything starts."""
+    from vidloc.data import clips, footage, pipeline
+
+    footage.indexed.cache_clear()
+    view = clips.Clips(videos=videos, frames=16, rate=8.0, size=(112, 112))
+    source = clips.ClipSource('clips', view, records, ('a',), train=True)
+    plan = pipeline.Plan((source,), np.zeros(10, int), (8,), ((0, 8),), seed=0)
+    batches = pipeline.train_batches(plan, dataclasses.replace(loading, prefetch=2))
+    for _ in range(2):
+        next(batches)
+    start, before = time.perf_counter(), _cpu_seconds()
+    read = sum(len(batch['video']) for batch in batches)
+    figures = {'clips_per_second': read / (time.perf_counter() - start)}
+    return figures if loading.workers else figures | {'cpu_ms': 1e3 * (_cpu_seconds() - before) / read}
+
+
+BENCHMARKS = {
+    'render': render,
+    'decode': decode,
+    'step': step,
+    'evaluate': evaluate,
+    'ava_evaluation': ava_evaluation,
+    'load': load,
+}
 
 
 def report(name: str) -> Iterator[str]:

@@ -347,6 +347,11 @@ def open_sources(config: ml_collections.ConfigDict, tasks: Mapping[str, base.Tas
     return opened
 
 
+def has_boxes(config: ml_collections.ConfigDict, task: str) -> bool:
+    """Whether the sources of a task are keyframes with boxes."""
+    return TASKS[config.tasks[task].kind].source is keyframes.KeyframeSource
+
+
 def _missing(name: str, view: ml_collections.ConfigDict, train: bool) -> list[str]:
     group = 'sources' if train else 'eval_sources'
     lines = []

@@ -267,7 +267,7 @@ def evaluate_all(
     experiment, evaluated, opened, predict, params, frozen, mesh, workdir: pathlib.Path, done: int
 ) -> dict[str, float]:
     """Scores every evaluation source and writes W/eval/<source>*; returns {eval/<source>/<name>: value}."""
-    config, figures = experiment.config, {}
+    config, figures, scored = experiment.config, {}, {}
     loading = config_lib.make(build.SECTIONS['loading'], config.loading)
     size = -(-config.eval.batch_size // mesh.size) * mesh.size
     for name, source in evaluated.items():
@@ -293,20 +293,25 @@ def evaluate_all(
             figures[f'eval/{name}/unread'] = float(len(broken))
         if source.left_out:
             figures[f'eval/{name}/left_out_videos'] = float(len(source.left_out))
+        scored[name] = results.Scored(
+            source=source,
+            training=training_of(name, task_name, config, opened),
+            detections=found,
+            metrics=scores,
+            step=done,
+            files=files,
+            head=config.eval.head,
+            tail=config.eval.tail,
+        )
         if jax.process_index() == 0:
-            results.write(
-                workdir,
-                results.Scored(
-                    source=source,
-                    training=training_of(name, task_name, config, opened),
-                    detections=found,
-                    metrics=scores,
-                    step=done,
-                    files=files,
-                    head=config.eval.head,
-                    tail=config.eval.tail,
-                ),
-            )
+            results.write(workdir, scored[name])
+    for name, members in config.eval.unions.items():
+        task = experiment.tasks[config.eval_sources[members[0]].task]
+        together = [scored[member] for member in members]
+        scores = results.measure_union(task.score, together)
+        figures |= {f'eval/{name}/{metric}': value for metric, value in scores.items()}
+        if jax.process_index() == 0:
+            results.write_union(workdir, name, together)
     return figures
 
 
@@ -334,6 +339,16 @@ def check_evaluation(config: ml_collections.ConfigDict) -> None:
         raise RunError(f'eval.batch_size is {config.eval.batch_size}; it must be at least 1')
     if config.eval.head < config.eval.tail:
         raise RunError(f'eval.head ({config.eval.head}) must not be below eval.tail ({config.eval.tail})')
+    for name, members in config.eval.unions.items():
+        where = f'eval.unions.{name}'
+        if unknown := sorted(set(members) - set(config.eval_sources)):
+            hint = config_lib.nearest(unknown[0], config.eval_sources)
+            raise RunError(f'{where}: {unknown[0]!r} is no evaluation source; {hint}')
+        if name in config.eval_sources or not members:
+            raise RunError(f'{where}: give it evaluation sources, and a name that none of them has')
+        tasks = sorted({config.eval_sources[member].task for member in members})
+        if len(tasks) > 1 or not build.has_boxes(config, tasks[0]):
+            raise RunError(f'{where}: its sources must be boxes of one task, not of {", ".join(tasks)}')
 
 
 def summary(

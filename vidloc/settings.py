@@ -1,6 +1,7 @@
 """Settings of a run that belong to no module of their own; their defaults stand here and nowhere else."""
 
 import dataclasses
+from collections.abc import Mapping
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,12 +38,14 @@ class Rates:
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
     """checkpoint: what --mode=eval reads: 'best', 'latest' or a step. head, tail: a class is head with more training
-    labels than `head`, tail with fewer than `tail` (paper: 10,000 and 1,000)."""
+    labels than `head`, tail with fewer than `tail` (paper: 10,000 and 1,000). unions: {name: sources of boxes that are
+    scored together, too}, such as the two parts of AVA-Kinetics."""
 
     batch_size: int = 64
     checkpoint: str = 'latest'
     head: int = 10_000
     tail: int = 1_000
+    unions: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -192,3 +192,21 @@ def test_a_source_of_clips_is_scored_by_its_task_alone():
     found = {'scores': np.array([[0.1, 0.9]])}
     assert results.measure(lambda given, truth: {'top1': float(given['scores'].argmax() == truth['label'][0])}, Clips(),
                            found, {}) == {'top1': 1.0}  # fmt: skip
+
+
+def test_a_union_of_sources_scores_as_their_files_together(written, folder, tmp_path):
+    """The two parts of AVA-Kinetics as two sources give what they give as two files of one source."""
+    _, _, together = written
+    members = []
+    for name, part in (('movies', 'ava_val_v2.2'), ('clips', 'kinetics_val_v1.0')):
+        view = view_of(folder, annotations=(str(folder / f'{part}.csv'),))
+        source, _ = evaluated(view, name)
+        _, found = evaluated(view_of(folder))
+        metrics = results.measure(score, source, ava.on_videos_of(found, source.truth()), view)
+        found = ava.on_videos_of(found, source.truth())
+        members.append(results.Scored(source, None, found, metrics, 5, view, head=2, tail=1))
+    union = results.measure_union(score, members)
+    assert union == {name: together[name] for name in union}
+    (tmp_path / 'eval').mkdir()
+    table = files.read_ava_table(results.write_union(tmp_path, 'both', members))
+    assert set(table['video'].tolist()) == {'movie', 'a-_b'} and len(table['score']) == 7 * 4

@@ -22,7 +22,12 @@ from vidloc.data.timeline import Timeline
 
 
 class Footage(Protocol):
-    """Videos of one folder; keys are those of its takes."""
+    """Videos of one folder; keys are those of its takes.
+
+    longest_clip: seconds; longer clips are read from several records, which takes longer.
+    """
+
+    longest_clip: float
 
     def takes(self, record: VideoRecord) -> tuple[Take, ...]:
         """Pieces that hold the video, in order of time; empty: it is not there."""
@@ -64,6 +69,8 @@ class VideoFiles:
     Kinetics clip of it (`<video>_SSSSSS_EEEEEE`), whose annotations count from the start of the whole video. Of several
     files of one name the first is read (tools/check_data.py tells of them).
     """
+
+    longest_clip = float('inf')
 
     def __init__(self, folder: str):
         self.folder = os.fspath(folder)

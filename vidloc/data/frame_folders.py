@@ -61,6 +61,8 @@ class FrameFolders:
     EXIF orientation says, as viewers and OpenCV do (extraction by FFmpeg writes none).
     """
 
+    longest_clip = float('inf')
+
     def __init__(self, folder: str, frame_rate: float = FRAME_RATE, limits: Limits | None = None):
         if not 0 < frame_rate < float('inf'):
             raise ValueError(f'frame_rate is {frame_rate}; it is the number of pictures a second, above 0')

@@ -113,6 +113,20 @@ class KeyframeSource(sources.Source):
             'labels': example.labels[seen].astype(np.float32),
         }
 
+    def _frames(
+        self,
+        path: str,
+        times: np.ndarray,
+        rng: np.random.Generator | None,
+    ) -> tuple[np.ndarray, transforms.Placement]:
+        """Decoded, resized clip: (frames [T, H', W', 3] uint8, placement). rng None: no jitter, centred."""
+        frames = self.footage.read(path, times)  # [T, H, W, 3]
+        scale, anchor = 1.0, (0.5, 0.5)
+        if rng is not None:
+            scale = float(rng.uniform(*self.view.scale))
+            anchor = tuple(float(x) for x in rng.random(2))
+        return transforms.fit(frames, tuple(self.view.size), scale=scale, anchor=anchor)
+
     def truth(self) -> dict[str, np.ndarray]:
         """Columns video, timestamp, x1, y1, x2, y2, action_id (class index, -1: keyframe only) of all records."""
         return self._truth

@@ -15,6 +15,7 @@ import os
 import pathlib
 import queue
 import shutil
+import signal
 from collections.abc import Callable, Sequence
 
 from vidloc.annotations.records import VideoRecord
@@ -62,11 +63,11 @@ def plan(records: Sequence[VideoRecord], folder: str, options: Options) -> Plan:
     wanted: dict[str, list[VideoRecord]] = {}
     missing = []
     for record in records:
-        takes = opened.takes(record)
+        takes = opened.catalogue.find(record)
         if not takes:
             missing.append(record.path or record.video)
         for take in takes:
-            wanted.setdefault(os.path.relpath(take.key, folder), []).append(record)
+            wanted.setdefault(take.key, []).append(record)
     if not wanted:
         raise PreparedError(
             f'none of the {len(records)} videos of the annotations is in {folder}'
@@ -206,6 +207,8 @@ _progress = None
 def _connect(progress) -> None:
     global _progress
     _progress = progress
+    # Ctrl-C reaches these processes too: they end at once, and their parts are made again.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def _write_one(out: str, source: str, part: Part, options: Options, machines: int) -> None:

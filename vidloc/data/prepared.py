@@ -87,8 +87,9 @@ def unfinished(folder: str | os.PathLike) -> str:
 class PreparedVideos:
     """A prepared set as Footage; a key is `<row>:<path of the video in the folder it came from>`.
 
-    What the set knows is mapped from disk once in each process, files are opened when first read. Safe to use from
-    several threads. Raises PreparedError for a set that is not complete or not what its manifest says.
+    longest_clip: seconds; clips up to that length lie within one chunk. What the set knows is mapped from disk once in
+    each process, files are opened when first read. Safe to use from several threads. Raises PreparedError for a set
+    that is not complete or not what its manifest says.
     """
 
     def __init__(self, folder: str):
@@ -97,7 +98,7 @@ class PreparedVideos:
         self.files = tuple(file['name'] for file in manifest['files'])
         # Not a hash of the videos: it tells in loader workers whether the set is still the one that was opened.
         self.identity = hashlib.sha256(pathlib.Path(folder, MANIFEST).read_bytes()).hexdigest()
-        self.overlap = manifest['options']['overlap']
+        self.longest_clip = manifest['options']['overlap'] if manifest['counts']['cut_into_chunks'] else float('inf')
         for file in manifest['files']:
             path = pathlib.Path(folder, file['name'])
             if not path.exists() or path.stat().st_size != file['bytes']:
@@ -115,7 +116,7 @@ class PreparedVideos:
             ) from error
 
     def __getstate__(self) -> dict:
-        return {name: getattr(self, name) for name in ('folder', 'files', 'identity', 'overlap')}
+        return {name: getattr(self, name) for name in ('folder', 'files', 'identity', 'longest_clip')}
 
     @property
     def _table(self) -> VideoTable:
@@ -129,7 +130,7 @@ class PreparedVideos:
     @functools.cached_property
     def _rows(self) -> dict[str, int]:
         """{path: row}, for finding records only; workers know keys."""
-        return {self._table.name(row): row for row in range(len(self._table))}
+        return {name: row for row, name in enumerate(self._table.names())}
 
     def takes(self, record: VideoRecord) -> tuple[Take, ...]:
         """See footage.Footage."""
@@ -141,38 +142,31 @@ class PreparedVideos:
         return _index(self.folder, self.identity, _row(key))
 
     def read(self, key: str, times: np.ndarray) -> np.ndarray:
-        """See footage.Footage. Reads the one record that holds all of `times`.
+        """See footage.Footage. Times within `longest_clip` seconds are read from one record, others from several.
 
-        Raises:
-          video.VideoError: the video cannot be decoded there, or the file that holds it is damaged.
-          PreparedError: the frames do not lie within one chunk.
+        Raises video.VideoError: the video cannot be decoded there, or the file that holds it is damaged.
         """
         times = np.asarray(times, np.float64)
         if times.ndim != 1 or not len(times) or not np.isfinite(times).all():
             raise ValueError(f'{key}: times must be one or more finite seconds, not {times!r}.')
         index, pieces = self.timeline(key), self._table.pieces(_row(key))
-        frames = index.frames_at(times)
-        piece = self._piece(key, index, pieces, int(frames.min()), int(frames.max()))
+        if pieces[0].whole:
+            return self._read(key, pieces[0], index, times)
+        frames, result = index.frames_at(times), None
+        for piece, places in _groups(pieces, frames):
+            own = chunks.chunk_timeline(index, chunks.Span(piece.first, piece.stop), piece.base)
+            shown = self._read(key, piece, own, own.times[frames[places] - piece.first])
+            if result is None:
+                result = np.empty((len(times), *shown.shape[1:]), np.uint8)
+            result[places] = shown
+        return result
+
+    def _read(self, key: str, piece: Piece, index: video.Timeline, times: np.ndarray) -> np.ndarray:
         content = self._content(key, piece)
         try:
-            if piece.whole:
-                return video.read_frames(content, times, index=index)
-            own = chunks.chunk_timeline(index, chunks.Span(piece.first, piece.stop), piece.base)
-            return video.read_frames(content, own.times[frames - piece.first], index=own)
+            return video.read_frames(content, times, index=index)
         except video.VideoError as error:
             raise video.VideoError(f'{self.folder}: {key}, in {self._place(piece)}: {error}') from error
-
-    def _piece(self, key: str, index: video.VideoIndex, pieces: tuple[Piece, ...], first: int, last: int) -> Piece:
-        """The piece that holds frames first to last: the latest that begins early enough."""
-        piece = next(piece for piece in reversed(pieces) if piece.first <= first)
-        if last < piece.stop:
-            return piece
-        length = index.times[last] - index.times[first]
-        raise PreparedError(
-            f'{self.folder}: {key}: a clip from {index.times[first]:.3f} to {index.times[last]:.3f} s ({length:.3f} s) '
-            f'does not lie within one chunk: the set was prepared with an overlap of {self.overlap:g} s; prepare it '
-            f'again with --overlap {np.ceil(length + 1):g} or more (--overlap is the length of the longest clip)'
-        )
 
     def _content(self, key: str, piece: Piece) -> bytes:
         path = os.path.join(self.folder, self.files[piece.file_number])
@@ -188,6 +182,16 @@ class PreparedVideos:
 
     def _place(self, piece: Piece) -> str:
         return f'record {piece.record} of {self.files[piece.file_number]}'
+
+
+def _groups(pieces: tuple[Piece, ...], frames: np.ndarray) -> list[tuple[Piece, np.ndarray]]:
+    """(piece, which of `frames` [T] are read from it): one piece if one holds them all, as chunks overlap."""
+    number = (
+        np.searchsorted([piece.first for piece in pieces], frames, side='right') - 1
+    )  # the latest that begins early
+    if frames.max() < pieces[number.min()].stop:
+        return [(pieces[number.min()], np.arange(len(frames)))]
+    return [(pieces[each], np.flatnonzero(number == each)) for each in np.unique(number)]
 
 
 def verify(folder: str | os.PathLike, seen: Callable[[int], None] = lambda size: None) -> list[str]:

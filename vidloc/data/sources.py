@@ -11,11 +11,8 @@ import logging
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
 from vidloc.annotations import records as rec
 from vidloc.data import footage as footage_lib
-from vidloc.data import transforms
 
 SHOWN = 5
 # What becomes of records whose video is not there.
@@ -82,20 +79,6 @@ class Source:
         digest = hashlib.sha256('\n'.join(example.key for example in self.examples).encode())
         return {'size': len(self.examples), 'sha256': digest.hexdigest()}
 
-    def _frames(
-        self,
-        path: str,
-        times: np.ndarray,
-        rng: np.random.Generator | None,
-    ) -> tuple[np.ndarray, transforms.Placement]:
-        """Decoded, resized clip: (frames [T, H', W', 3] uint8, placement). rng None: no jitter, centred."""
-        frames = self.footage.read(path, times)  # [T, H, W, 3]
-        scale, anchor = 1.0, (0.5, 0.5)
-        if rng is not None:
-            scale = float(rng.uniform(*self.view.scale))
-            anchor = tuple(float(x) for x in rng.random(2))
-        return transforms.fit(frames, tuple(self.view.size), scale=scale, anchor=anchor)
-
 
 def locate(
     name: str, view: Any, records: Sequence[rec.VideoRecord]
@@ -115,6 +98,12 @@ def locate(
         ) from error
     except ValueError as error:
         raise DataError(f'source {name}: {error}') from error
+    if (length := view.frames / view.rate) > footage.longest_clip:
+        logging.warning(
+            'source %s: clips of %.2f s are put together from several chunks of %s, which is slow; prepare it again '
+            'with --overlap %.2f or more',
+            *(name, length, view.videos, length),
+        )
     takes = {record.video: footage.takes(record) for record in records}
     missing = [record.path or record.video for record in records if not takes[record.video]]
     if missing:

@@ -28,8 +28,16 @@ class Transcode:
         at the rate that their usual distance gives: the frame shown at k / rate seconds.
 
         Raises:
-          video.VideoError: the source cannot be decoded.
+          video.VideoError: the source cannot be decoded, or not be encoded again.
         """
+        import av
+
+        try:
+            return self._write(path, source, index)
+        except av.error.FFmpegError as error:
+            raise video.VideoError(f'{source}: cannot be encoded again ({error}).') from error
+
+    def _write(self, path: str | os.PathLike, source: str, index: video.VideoIndex) -> bool:
         rate = constant_rate(index)
         times = index.times
         if rate is None:

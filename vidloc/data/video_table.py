@@ -129,9 +129,10 @@ class VideoTable:
     def __len__(self) -> int:
         return len(self.columns['frames'])
 
-    def name(self, row: int) -> str:
-        """The path of the video in the folder it came from."""
-        return bytes(self._list('name', row)).decode('utf-8', 'surrogateescape')
+    def names(self) -> list[str]:
+        """The path of each video in the folder it came from."""
+        blob, ends = bytes(self.columns['name']), self.columns['name_end'].tolist()
+        return [os.fsdecode(blob[start:end]) for start, end in zip([0, *ends], ends, strict=False)]
 
     def index(self, row: int) -> VideoIndex:
         """What video.index_video says of the video that is stored."""

@@ -79,6 +79,25 @@ def measure(
     return figures
 
 
+def measure_union(
+    score: Callable[[Mapping[str, np.ndarray], Mapping[str, np.ndarray]], Mapping[str, float]],
+    members: Sequence[Scored],
+) -> dict[str, float]:
+    """{name: value}: what `score` says of several box sources of one task together, as AVA-Kinetics is scored."""
+    return dict(score(_together(members), ava.join([member.source.truth() for member in members])))
+
+
+def write_union(workdir: str | os.PathLike, name: str, members: Sequence[Scored]) -> pathlib.Path:
+    """Writes W/eval/<name>_detections.csv with the detections of all members, and returns its path."""
+    path = pathlib.Path(workdir) / 'eval' / f'{name}_detections.csv'
+    _write_detections(path, dataclasses.replace(members[0], detections=_together(members)))
+    return path
+
+
+def _together(members: Sequence[Scored]) -> dict[str, np.ndarray]:
+    return ava.join([ava.of_classes(m.detections, listed(m.source, m.files['labels'])) for m in members])
+
+
 def listed(source: sources.Source, labels: str) -> dict[int, str]:
     """{index: name} of the source's classes that the action list `labels` (a label map) has."""
     names = set(label_map.read_label_map(labels).values())
