@@ -30,6 +30,10 @@ MAY = {
     },
     'transfer': {'build', 'config', 'checkpoints', 'models'},
     'workdir': {'build', 'config', 'checkpoints', 'data'},
+    'experiments': {
+        'experiments', 'build', 'config', 'settings', 'workdir', 'transfer', 'losses', 'ops', 'annotations', 'metrics',
+        'data', 'models', 'tasks', 'checkpoints', 'train', 'synthetic', 'report', 'run',
+    },
     'main': {'*'},
     'run': {'*'},
     'benchmark': {'*'},

@@ -148,6 +148,8 @@ class Store:
             import orbax.checkpoint as ocp
             from orbax.checkpoint import checkpoint_managers as policies
 
+            # A save before an evaluation has no figures yet, which orbax would say each time.
+            logging.getLogger('absl').addFilter(_without_figures)
             if jax.process_index() == 0:
                 self._directory.mkdir(parents=True, exist_ok=True)
                 # orbax reads every checkpoint's metrics when it starts: one that is broken would stop the
@@ -383,6 +385,10 @@ def _differences(stored: Flat, wanted: Flat, partial: bool) -> list[str]:
                 f'{name} is {theirs.dtype}{list(theirs.shape)} there and {ours.dtype}{list(ours.shape)} in this run'
             )
     return found
+
+
+def _without_figures(record: logging.LogRecord) -> bool:
+    return 'did not provide metrics' not in record.getMessage()
 
 
 def _files(folder: pathlib.Path) -> list[str]:

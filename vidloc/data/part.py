@@ -192,7 +192,8 @@ class _Writing:
             return None
         spans = chunks.spans(index, self.options.chunk_seconds, self.options.overlap)
         if len(spans) == 1:
-            self.kept_whole.append({'name': name, 'reason': 'decoding can only start at its beginning'})
+            if len(index.keyframes) < 2:
+                self.kept_whole.append({'name': name, 'reason': 'decoding can only start at its beginning'})
             return None
         # On disk: chunks are kept until the last of them is known to be good.
         kept = stack.enter_context(tempfile.TemporaryFile(dir=self.scratch))  # noqa: SIM115
