@@ -246,6 +246,8 @@ def get_config(argument: str = ''):
             'included': str(ava / 'ava_included_timestamps_v2.2.txt'),
             'boxes': 'detections',
             'threshold': 0.8,
+            # The folder's name says at what overlap its labels were copied; what has none there is to have none here.
+            'match_iou': 0.9,
             'max_boxes': 40,
             'box_jitter': 0.15,
             # The stand-in's movies are cut at this second, as copies of AVA often are.

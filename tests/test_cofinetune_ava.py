@@ -119,6 +119,13 @@ def test_words_in_any_order_and_each_does_something():
         assert recipe(word).tasks[word].num_classes == classes
 
 
+def test_negatives_of_the_iou90_files_stay_negatives():
+    """Their labels were copied at an overlap of 0.9: a box without any is one that public code trains as such."""
+    view = recipe('ava').sources.ava
+    assert 'iou90' in view.detections[0] and 'include_negative' in view.detections[0]
+    assert view.match_iou == 0.9
+
+
 def test_ava_kinetics_trains_on_true_boxes_and_tests_on_detections():
     config = recipe('table7.3', 'truth', 'data=D')
     assert {config.sources[name].boxes for name in ('ava', 'kinetics_boxes')} == {'truth'}

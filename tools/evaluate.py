@@ -5,6 +5,7 @@ python tools/evaluate.py ava --ground_truth val.csv --predictions detections.csv
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Mapping
 
@@ -41,7 +42,8 @@ def main(arguments: list[str] | None = None) -> int:
 def _add_ava(commands) -> None:
     parser = commands.add_parser('ava', help='frame mAP at IoU 0.5 of person boxes with actions')
     parser.add_argument('--ground_truth', required=True, help='csv files, separated by commas')
-    parser.add_argument('--predictions', required=True, help='csv: video,timestamp,x1,y1,x2,y2,action_id,score')
+    columns = 'video,timestamp,x1,y1,x2,y2,action_id,score'
+    parser.add_argument('--predictions', required=True, help=f'csv files, separated by commas; columns {columns}')
     parser.add_argument('--label_map', required=True, help='pbtxt; its classes are evaluated')
     parser.add_argument('--excluded', help='csv of keyframes to leave out: video,timestamp')
     parser.add_argument('--protocol', default='official', choices=ava.PROTOCOLS)
@@ -54,16 +56,15 @@ def _add_ava(commands) -> None:
 def _run_ava(options: argparse.Namespace) -> dict:
     if options.head < options.tail:
         raise _Fault(f'--head ({options.head}) must not be below --tail ({options.tail})')
-    paths = [path for path in options.ground_truth.split(',') if path]
-    if not paths or len(set(paths)) < len(paths):
-        raise _Fault(f'--ground_truth {options.ground_truth!r} must name different csv files, separated by commas')
+    paths = _paths('--ground_truth', options.ground_truth)
+    predicted = _paths('--predictions', options.predictions)
     classes = files.read_label_map(options.label_map)
     excluded = files.read_excluded(options.excluded) if options.excluded else None
     parts = {path: files.read_ava_table(path, scores=False) for path in paths}
     training = files.read_ava_table(options.train, scores=False) if options.train else None
-    predictions = files.read_ava_table(options.predictions)
+    predictions = _joined([files.read_ava_table(path) for path in predicted])
     settings = {'protocol': options.protocol, 'excluded': excluded}
-    truth = parts[paths[0]] if len(parts) == 1 else ava.join(list(parts.values()))
+    truth = _joined(list(parts.values()))
     whole = ava.frame_ap(truth, predictions, classes, **settings)
     if not whole.counts['ground_truth']:
         raise _Fault(f'{options.ground_truth}: no label is of a class in {options.label_map}')
@@ -78,7 +79,7 @@ def _run_ava(options: argparse.Namespace) -> dict:
     result['protocol'] = options.protocol
     if len(parts) > 1:
         result['parts'] = {
-            path: _described(ava.frame_ap(part, ava.on_videos_of(predictions, part), classes, **settings), classes)
+            path: _described(ava.frame_ap(part, ava.of_part(predictions, part, truth), classes, **settings), classes)
             for path, part in parts.items()
         }
     if training is not None:
@@ -89,6 +90,18 @@ def _run_ava(options: argparse.Namespace) -> dict:
             for group in members
         }
     return result
+
+
+def _paths(option: str, text: str) -> list[str]:
+    paths = [path for path in text.split(',') if path]
+    if not paths or len({os.path.realpath(path) for path in paths}) < len(paths):
+        raise _Fault(f'{option} {text!r} must name different csv files, separated by commas')
+    return paths
+
+
+def _joined(tables: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """The rows of all; a single table, which may be large, is not copied."""
+    return tables[0] if len(tables) == 1 else ava.join(tables)
 
 
 def _described(result: ava.AvaResult, classes: Mapping[int, str]) -> dict:

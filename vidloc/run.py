@@ -147,6 +147,7 @@ def evaluate(config: ml_collections.ConfigDict, workdir: str | pathlib.Path) -> 
     experiment = build.experiment(config)
     check_evaluation(config)
     evaluated = build.open_sources(config, experiment.tasks, train=False)
+    workdir_lib.check_classes(workdir, experiment)
     try:
         opened = build.open_sources(config, experiment.tasks, train=True)
     except sources.DataError as error:

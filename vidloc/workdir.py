@@ -60,15 +60,7 @@ def check(
             )
         for key in differing:
             logging.warning('changed since the run began: %s: %r -> %r', key, before.get(key), now.get(key))
-    path = workdir / 'model.json'
-    if path.exists():
-        before = json.loads(path.read_text(encoding='utf-8'))['tasks']
-        for name, task in experiment.tasks.items():
-            if name in before and before[name]['classes'] != list(task.classes):
-                raise RunError(
-                    f'{workdir}: the classes of task {name} were others, or in another order, when the run began (see '
-                    'model.json there); restore the class list, or take another --workdir'
-                )
+    check_classes(workdir, experiment)
     path = workdir / 'data.json'
     if path.exists():
         before = json.loads(path.read_text(encoding='utf-8'))
@@ -78,6 +70,20 @@ def check(
             raise RunError(
                 f'{workdir} was trained on other examples of {", ".join(changed)} (see data.json there: size and hash '
                 'of the example keys); restore the data, or take another --workdir'
+            )
+
+
+def check_classes(workdir: pathlib.Path, experiment: build.Experiment) -> None:
+    """Raises RunError when the workdir's run has other classes, or the same in another order: heads know numbers."""
+    path = workdir / 'model.json'
+    if not path.exists():
+        return
+    before = json.loads(path.read_text(encoding='utf-8'))['tasks']
+    for name, task in experiment.tasks.items():
+        if name in before and before[name]['classes'] != list(task.classes):
+            raise RunError(
+                f'{workdir}: the classes of task {name} were others, or in another order, when the run began (see '
+                'model.json there); restore the class list, or take another --workdir'
             )
 
 

@@ -49,6 +49,15 @@ def test_x_and_y_swapped(tmp_path, codes):
     assert not codes('ava', {'few.csv': people((1, 0, 3, 2), count=20)}, labels=labels)
 
 
+def test_x_and_y_swapped_in_detections(tmp_path, codes):
+    labels = label_map(tmp_path / 'map.pbtxt', (1,))
+    for order, wrong in (((0, 1, 2, 3), []), ((1, 0, 3, 2), ['box-x-y-swapped'])):
+        (tmp_path / 'boxes.csv').write_text(people(order).replace(',1,0\n', ',,0.9\n'))
+        found = codes('ava', {'good.csv': people((0, 1, 2, 3))}, labels=labels, detections=[tmp_path / 'boxes.csv'])
+        assert list(found) == wrong
+        assert all(problem.file == str(tmp_path / 'boxes.csv') for problem in found.values())
+
+
 def test_the_lists_of_60_and_80_classes(tmp_path, codes):
     row = {'a.csv': 'v,0902,0.1,0.2,0.3,0.4,1,7\n'}
     assert not codes('ava', row, labels=label_map(tmp_path / '60.pbtxt', EVALUATED))
@@ -91,6 +100,26 @@ def test_clips_of_one_video_in_two_splits(codes):
     assert 'a_-b_000000_000010 and a_-b_000030_000040' in problem.message
     files = {'train.csv': f'{HEADER}walk,a_-b,0,10,t\n', 'val.csv': f'{HEADER}walk,a_-b,0,10,v\n'}
     assert codes('kinetics', files)['video-in-two-files'].severity == 'error'
+
+
+def test_the_line_is_that_of_the_whole_name(tmp_path, codes):
+    row = ',0902,0.1,0.2,0.3,0.4,1,7\n'
+    files = {'train.csv': f'v1{row}', 'val.csv': f'v10{row}-v1{row}v1{row}'}
+    assert codes('ava', files, labels=label_map(tmp_path / 'map.pbtxt', (1,)))['video-in-two-files'].line == 3
+
+
+def test_clips_of_a_group_of_ucf101_in_two_splits(tmp_path, codes):
+    (tmp_path / 'classInd.txt').write_text('1 Walk\n2 Run\n')
+    options = {'labels': tmp_path / 'classInd.txt'}
+    train = 'Walk/v_Walk_g08_c01.avi 1\nRun/v_Run_g09_c02.avi 2\n'
+    files = {'train.txt': train, 'test.txt': 'Walk/v_Walk_g01_c01.avi\nRun/v_Run_g08_c02.avi\n'}
+    assert not codes('ucf101', files, **options)
+    files['test.txt'] += 'Walk/v_Walk_g08_c04.avi\n'
+    found = codes('ucf101', files, **options)
+    assert list(found) == ['clips-of-one-video-in-two-files']
+    (problem,) = found.values()
+    assert (problem.severity, problem.line) == ('warning', 3)
+    assert 'Walk/v_Walk_g08_c01.avi and Walk/v_Walk_g08_c04.avi' in problem.message
 
 
 TRUTH = 'v,0902,0.1,0.2,0.3,0.4,1,7\nv,0903,0.1,0.2,0.3,0.4,1,7\nw,0902,0.1,0.2,0.3,0.4,1,7\n'

@@ -1,3 +1,5 @@
+import pickle
+
 import numpy as np
 import pytest
 
@@ -125,6 +127,30 @@ def test_a_missing_folder_says_which_setting_to_give(rectangles, tmp_path):
         )
 
 
+def test_a_keyframe_in_no_clip_of_its_video_is_missing(rectangles, tmp_path, caplog):
+    """One clip of a video is there, another one is not: its keyframes must not be read from the end of the first."""
+    rectangles.write(tmp_path / 'film_000010_000012.mp4')
+    box = (0.1, 0.1, 0.5, 0.5)
+    people = (person(box, 'walk', time=11.0), person(box, 'wave', time=31.0), person(box, time=31.0, score=0.9))
+    given = [record(*people, name='film', keyframes=(11.0, 31.0))]
+    with pytest.raises(sources.DataError, match=r'1 keyframes are in no clip .*film at 31 s; .*leave_out'):
+        rectangles.source(tmp_path, 0, records=given)
+    found = rectangles.source(tmp_path, 0, records=given, missing='leave_out', train=False)
+    assert [example.time for example in found.examples] == [11.0]
+    assert sorted(set(found.truth()['timestamp'])) == [11.0]
+    assert found.left_out == ('film',) and 'film at 31 s' in caplog.text
+
+
+def test_of_clips_that_overlap_the_one_with_more_around_the_keyframe_is_read(rectangles, tmp_path):
+    for name in ('film_000000_000002.mp4', 'film_000001_000003.mp4'):
+        rectangles.write(tmp_path / name)
+    box = (0.1, 0.1, 0.5, 0.5)
+    people = [person(box, 'walk', time=time) for time in (0.5, 1.25, 1.75, 2.5)]
+    given = [record(*people, name='film', keyframes=(0.5, 1.25, 1.75, 2.5))]
+    found = rectangles.source(tmp_path, 0, records=given)
+    assert [example.start for example in found.examples] == [0.0, 0.0, 1.0, 1.0]
+
+
 @pytest.mark.parametrize('records', [[], [rec.VideoRecord('v00', keyframes=(1.0,))]])
 def test_no_example_is_an_error(rectangles, records):
     with pytest.raises(sources.DataError, match='source street: no example is left'):
@@ -142,3 +168,11 @@ def test_the_fingerprint_follows_the_examples(rectangles):
     fewer = rectangles.source(rectangles.folder, 3, records=rectangles.keyframes(2))
     assert one.fingerprint() == again.fingerprint() and one.fingerprint()['size'] == 3
     assert one.fingerprint() != fewer.fingerprint()
+
+
+def test_a_source_travels_light(rectangles):
+    """Workers hold all examples: columns, whose pickle grows by what a keyframe says, not by objects for it."""
+    people = tuple(person((0.1, 0.1, 0.5, 0.5), 'walk', time=float(time)) for time in range(2000))
+    given = [record(*people, keyframes=tuple(float(time) for time in range(2000)))]
+    source = rectangles.source(rectangles.folder, 1, records=given)
+    assert len(pickle.dumps(source)) < 160 * 2000

@@ -81,6 +81,34 @@ def test_takes_of_one_video_share_its_keyframes(rectangles, tmp_path):
     assert '1 of 2 keyframes, such as 20 s, are in no clip (10 to 12, 30 to 32 s)' in found.problems[0].message
 
 
+def test_takes_of_one_video_share_its_labels(rectangles, tmp_path):
+    for name in ('k_000010_000012', 'k_000030_000032'):
+        rectangles.write(tmp_path / f'{name}.mp4')
+
+    def check(*spans):
+        labels = tuple(ClipLabel('walk', *span) for span in spans)
+        return presence.check_videos({'a': [VideoRecord('k', labels=labels)]}, {'a': tmp_path})
+
+    assert codes(check((10.5, 11.5), (30.0, 32.0), (11.0, 31.0))) == []
+    found = check((10.5, 11.5), (20.0, 21.0), (31.0, 40.0))
+    assert codes(found) == [('segment-beyond-video', 'k_000010_000012.mp4')]
+    assert '2 segments, such as 20 to 21 s, are not in clips (10 to 12, 30 to 32 s)' in found.problems[0].message
+    rectangles.write(tmp_path / 'l_000010_000020.mp4')
+    found = presence.check_videos({'a': [VideoRecord('l', labels=(ClipLabel('walk', 15, 18),))]}, {'a': tmp_path})
+    assert codes(found) == [('segment-beyond-video', 'l_000010_000020.mp4')]
+
+
+def test_files_of_one_size_that_begin_alike_are_not_equal(rectangles, tmp_path):
+    data = rectangles.write(tmp_path / 'a.mp4').read_bytes()
+    data += (1 << 21).to_bytes(4) + b'free' + bytes((1 << 21) - 9)  # what players pass over
+    for name, end in (('a', b'1'), ('b', b'2'), ('c', b'2')):
+        (tmp_path / f'{name}.mp4').write_bytes(data + end)
+    records = {name: [VideoRecord(name)] for name in 'abc'}
+    found = presence.check_videos(records, dict.fromkeys('abc', tmp_path))
+    assert codes(found) == [('video-content-in-two-files', 'c.mp4')]
+    assert f'the same as {tmp_path}/b.mp4' in found.problems[0].message
+
+
 def test_a_clip_from_the_first_second_keeps_its_clock(rectangles, tmp_path):
     rectangles.write(tmp_path / 'k_000000_000002.mp4')
     record = VideoRecord('k', keyframes=(1.0,))

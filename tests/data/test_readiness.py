@@ -79,6 +79,12 @@ def test_clips_of_one_video_are_told(rectangles, tmp_path):
     found = readiness.quick(training, {'clips': labelled(tmp_path, ['a-_b_000011_000013'], train=False)})
     assert codes(found)[0] == ('clips-of-one-video-in-two-sources', 'warning')
     assert 'a-_b)' in found[0].message
+    for name in ('v_Walk_g08_c01', 'v_Walk_g08_c02', 'v_Walk_g01_c01'):
+        rectangles.write(tmp_path / f'{name}.mp4')
+    training = {'clips': labelled(tmp_path, ['v_Walk_g08_c01'])}
+    for other, told in (('v_Walk_g08_c02', True), ('v_Walk_g01_c01', False)):
+        found = codes(readiness.quick(training, {'clips': labelled(tmp_path, [other], train=False)}))
+        assert (('clips-of-one-video-in-two-sources', 'warning') in found) is told
 
 
 class Numbered:

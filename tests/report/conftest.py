@@ -91,6 +91,7 @@ def write_run(workdir, *, videos=2, seconds=2, shift=0.0, source_steps=None, env
         'per_class': {n: None if v is None else v + shift for n, v in zip(CLASSES, AP, strict=True)},
         'prevalence': dict(zip(CLASSES, PREVALENCE, strict=True)),
         'train_count': {name: 20 * (6 - i) ** 3 for i, name in enumerate(CLASSES)},
+        'counted_in': 'training',
         'prior_map': 0.204,
         'prior_per_class': dict(zip(CLASSES, PRIOR, strict=True)),
         'groups': {'head': ['walk', 'run'], 'mid': ['wave'], 'tail': ['kick', 'sit', CLASSES[5]]},

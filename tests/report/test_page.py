@@ -158,6 +158,15 @@ def test_a_run_that_has_only_a_config_gets_a_page_that_says_so(tmp_path):
         assert sentence in read.text
 
 
+def test_labels_that_are_not_of_training_are_said_to_be_so(written, run_writer, tmp_path):
+    said = 'The training data were not there when this was evaluated.'
+    assert said not in written[1].text
+    workdir = run_writer(tmp_path / 'w')
+    path = workdir / 'eval' / 'street.json'
+    path.write_text(path.read_text().replace('"training"', '"evaluation"'))
+    assert said in Reader(page.write_page(workdir).read_text(encoding='utf-8')).text
+
+
 def test_annotations_that_are_gone_leave_the_rest_of_the_page(run_writer, tmp_path):
     workdir = run_writer(tmp_path / 'run', videos=1, environment=False)
     (workdir / 'data' / 'truth.csv').unlink()

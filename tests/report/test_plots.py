@@ -77,11 +77,11 @@ def test_ticks_are_round_even_and_enclose_the_data(low, high):
 
 
 def test_confusion_shades_by_the_share_of_the_row_and_names_the_worst():
-    markup = plots.confusion(['a', '<b>'], [[3, 1], [6, 2]])
+    markup = plots.confusion(['a', '<b>'], [[9, 1], [6, 2]])
     root = parsed(markup)
     shares = [td.get('style') for td in root.iter('td')]
-    assert shares == ['--s:0.750', '--s:0.250', '--s:0.750', '--s:0.250']
-    assert [td.get('class') for td in root.iter('td')] == ['diagonal strong', '', 'strong', 'diagonal']
+    assert shares == ['--s:0.900', '--s:0.100', '--s:0.750', '--s:0.250']
+    assert [td.get('class') for td in root.iter('td')] == ['diagonal strong', '', '', 'diagonal']
     assert '&lt;b&gt; taken for a, 6 clips' in markup
     assert '·' in plots.confusion(['a', 'b'], [[0, 0], [0, 4]])
 

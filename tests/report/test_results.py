@@ -126,6 +126,14 @@ def test_only_the_classes_of_the_list_are_scored_and_written(written):
     assert content['counts']['detections'] == len(table['score']) == 7 * 4
 
 
+def test_it_is_said_where_labels_are_counted(written, folder):
+    _, content, metrics = written
+    assert content['counted_in'] == 'evaluation'  # no training source was there
+    source, found = evaluated(view_of(folder))
+    scored = results.Scored(source, source, found, metrics, 5, view_of(folder), head=2, tail=1)
+    assert results.detection(scored)['counted_in'] == 'training'
+
+
 def test_the_limit_of_a_keyframe_counts_what_the_list_leaves(folder):
     """Eleven boxes on a keyframe: the best scores are of classes that are not in the list, the least is right."""
     source, found = evaluated(view_of(folder))

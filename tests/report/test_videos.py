@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from vidloc.annotations.records import AnnotationError
+from vidloc.data import footage
 from vidloc.report import run, videos
 
 
@@ -108,6 +109,27 @@ def test_a_folder_of_videos_that_is_gone_is_said(run_writer, tmp_path):
     result = dataclasses.replace(run.read_run(workdir).detections[0], videos='data/gone')
     clips = videos.annotated(result, workdir, tmp_path, 1)
     assert len(clips) == 2 and all('data/gone' in clip.problem and clip.file is None for clip in clips)
+
+
+def test_frames_that_are_read_in_parts_give_the_same_video(run_writer, tmp_path, monkeypatch):
+    workdir = run_writer(tmp_path / 'run', videos=1)
+    (result,) = run.read_run(workdir).detections
+    read, asked = footage.VideoFiles.read, []
+
+    def counted(self, key, times):
+        asked.append(len(times))
+        return read(self, key, times)
+
+    monkeypatch.setattr(footage.VideoFiles, 'read', counted)
+    for name in ('one', 'two'):
+        (tmp_path / name).mkdir()
+    (whole,) = videos.annotated(result, workdir, tmp_path / 'one', 1)
+    assert asked == [1, 16]
+    monkeypatch.setattr(videos, 'HELD', 5 * 64 * 96 * 3)
+    (parts,) = videos.annotated(result, workdir, tmp_path / 'two', 1)
+    assert asked[2:] == [1, 5, 5, 5, 1]
+    assert parts == whole
+    assert (tmp_path / 'two' / parts.file).read_bytes() == (tmp_path / 'one' / whole.file).read_bytes()
 
 
 def test_a_long_video_is_cut_around_its_first_keyframes(run_writer, tmp_path, monkeypatch):

@@ -131,6 +131,8 @@ def check(
     # Classes are counted in the truth only: detections need no labels.
     options = dataclasses.replace(options, classes=None)
     detected, of_detected = _read_all(_read_detections, detections, options, problems)
+    for path, found in detected.items():
+        problems += suspicions.of_boxes(path, found)
     problems += suspicions.of_detections(detected, [record for found in records.values() for record in found])
     return Report(tuple(dict.fromkeys(problems)), records, summary | of_detected)
 

@@ -2,10 +2,11 @@
 
 import os
 import pathlib
+import re
 import statistics
 from collections.abc import Mapping, Sequence
 
-from vidloc.annotations.clip_names import clip_name
+from vidloc.annotations import clip_names
 from vidloc.annotations.records import Problem, VideoRecord
 
 # AVA annotates the actions 1 to 80; its evaluation leaves these out (ava_action_list_v2.2_for_activitynet_2019.pbtxt
@@ -138,20 +139,29 @@ def shared(videos: Mapping[str, Mapping[str, str]]) -> list[Problem]:
 
 
 def _source(name: str) -> str:
-    """The whole video that a name belongs to: itself, or the one that a clip of Kinetics was cut from."""
+    """The whole video that a name belongs to: itself, or what clip_names.whole says of a clip."""
     stem = pathlib.PurePosixPath(name)
     bare = stem.stem if len(stem.suffix) in (4, 5) else stem.name
-    clip = clip_name(bare)
-    return clip[0] if clip else name
+    return clip_names.whole(bare) or name
 
 
 def line_of(path: str | os.PathLike, text: str) -> int | None:
-    """The first line of a text file that holds `text`, from 1; None if there is none or it is no such file."""
+    """The first line of a text file that holds `text`, from 1; None if there is none or it is no such file.
+
+    A line in which it is a part of a longer name (`v1` of `v10`) is taken only if it nowhere stands alone.
+    """
+    alone = re.compile(('' if text[:1].isspace() else r'(?<![\w-])') + re.escape(text) + r'(?![\w-])')
+    within = None
     try:
         with open(path, encoding='utf-8', errors='replace') as file:
-            return next((number for number, line in enumerate(file, 1) if text in line), None)
+            for number, line in enumerate(file, 1):
+                if text in line:
+                    if alone.search(line):
+                        return number
+                    within = within or number
     except OSError:
         return None
+    return within
 
 
 def _span(times: set[float]) -> str:

@@ -1,6 +1,7 @@
 """Keyframes with person boxes, as AVA annotates them, cut into examples."""
 
 import dataclasses
+import logging
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -8,6 +9,7 @@ import numpy as np
 from vidloc.annotations import records as rec
 from vidloc.data import sources, transforms
 from vidloc.data.footage import Take
+from vidloc.data.keyframe_table import KeyframeExample, KeyframeTable
 from vidloc.ops import boxes as box_ops
 
 
@@ -21,8 +23,9 @@ class Keyframes:
     an error, none is cut. boxes: 'truth', 'detections' or 'both'. threshold: least detector score. match_iou: a
     detection that carries no label takes those of the true box it overlaps at least this much. time_offset: seconds
     at which files start on the annotation's clock, unless their names say (Kinetics clips). missing: 'refuse' videos
-    that are not there, or 'leave_out' their keyframes, from the truth too; their number is reported. frame_rate: of
-    videos that were extracted to folders of pictures; others know theirs. In training:
+    that are not there, or 'leave_out' their keyframes, from the truth too; their number is reported. So it is with
+    keyframes that lie in none of a video's clips. frame_rate: of videos that were extracted to folders of pictures;
+    others know theirs. In training:
     scale is the range of random zoom (paper 0.65 to 1.1), box_jitter the largest shift of each side as a share of the
     box (paper 0.15), flip the probability of mirroring. batch_size 0: the config's train.batch_size.
     """
@@ -44,15 +47,6 @@ class Keyframes:
     batch_size: int = 0
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class KeyframeExample(sources.Example):
-    """boxes float64 [N, 4], scores float32 [N] (1 for boxes drawn by a person), labels uint8 [N, C]."""
-
-    boxes: np.ndarray
-    scores: np.ndarray
-    labels: np.ndarray
-
-
 class KeyframeSource(sources.Source):
     """Keyframes with person boxes; every annotated keyframe is kept as truth, those without boxes give no example."""
 
@@ -69,7 +63,7 @@ class KeyframeSource(sources.Source):
             raise sources.DataError(f'source {name}: boxes is {view.boxes!r}; known: truth, detections, both')
         index = {label: i for i, label in enumerate(classes)}
         footage, takes, left_out = sources.locate(name, view, records)
-        records = [record for record in records if record.video in takes]
+        records, cut_off = _within(name, view, [record for record in records if record.video in takes], takes)
         examples = []
         for record in records:
             annotated = {round(time, 6) for time in record.keyframes}
@@ -86,7 +80,8 @@ class KeyframeSource(sources.Source):
                     take = _take_at(takes[record.video], time, view.time_offset)
                     examples.append(_keyframe_example(record.video, take, time, chosen, index))
         self._truth = _truth_columns(records, index)
-        super().__init__(name, view, classes, examples, footage, left_out, train=train)
+        super().__init__(name, view, classes, examples, footage, (*left_out, *cut_off), train=train)
+        self.examples = KeyframeTable(self.examples)
 
     def load(self, index: int, rng: np.random.Generator | None) -> dict[str, np.ndarray]:
         """video [T,H,W,3] uint8, frame_valid [T], boxes and source_boxes [N,4], box_scores [N], labels [N,C].
@@ -138,7 +133,7 @@ class KeyframeSource(sources.Source):
 
     def label_share(self) -> np.ndarray:
         """[C] float64: share of this source's boxes for which each class holds."""
-        return np.concatenate([example.labels for example in self.examples]).mean(axis=0)
+        return self.examples.labels.mean(axis=0)
 
 
 def _by_time(people: Sequence[rec.PersonBox]) -> Mapping[float, list[rec.PersonBox]]:
@@ -168,11 +163,46 @@ def _choose(people: list[rec.PersonBox], view: Keyframes) -> list[rec.PersonBox]
     return detected if view.boxes == 'detections' else truth + detected
 
 
+def _within(
+    name: str, view: Keyframes, records: Sequence[rec.VideoRecord], takes: Mapping[str, Sequence[Take]]
+) -> tuple[list[rec.VideoRecord], tuple[str, ...]]:
+    """(records without the moments that no piece of their video holds, the videos that lack a keyframe).
+
+    Pieces that say when they end are clips; asked for a moment of another clip they would show their last frame.
+    Raises DataError, unless view.missing is 'leave_out'.
+    """
+    kept, lacking = [], []
+    for record in records:
+        pieces = takes[record.video]
+        if any(take.end == float('inf') for take in pieces):
+            kept.append(record)
+            continue
+        moments = {*record.keyframes, *(person.time for person in record.boxes)}
+        held = {time for time in moments if any(take.start <= time <= take.end for take in pieces)}
+        lacking += [(record.video, time) for time in record.keyframes if time not in held]
+        keyframes = tuple(time for time in record.keyframes if time in held)
+        boxes = tuple(person for person in record.boxes if person.time in held)
+        kept.append(dataclasses.replace(record, keyframes=keyframes, boxes=boxes))
+    if lacking:
+        more = f' and {len(lacking) - sources.SHOWN} more' if len(lacking) > sources.SHOWN else ''
+        text = (
+            f'source {name}: {len(lacking)} keyframes are in no clip that is in {view.videos}: '
+            f'{", ".join(f"{video} at {time:g} s" for video, time in lacking[: sources.SHOWN])}{more}'
+        )
+        if view.missing == 'refuse':
+            raise sources.DataError(
+                f'{text}; get the clips that hold them, take them out of the annotations, or set '
+                "missing='leave_out' to go on without them"
+            )
+        logging.warning('%s; left out', text)
+    return kept, tuple(dict.fromkeys(video for video, _ in lacking))
+
+
 def _take_at(takes: Sequence[Take], time: float, offset: float) -> Take:
-    """The piece that holds the moment, or else comes nearest; `offset` is where pieces start that do not say."""
+    """The piece with the most of what is around the moment; `offset` is where pieces start that do not say."""
     if len(takes) == 1 and takes[0].end == float('inf'):
         return dataclasses.replace(takes[0], start=offset)
-    return min(takes, key=lambda take: max(take.start - time, time - take.end, 0.0))
+    return max(takes, key=lambda take: min(time - take.start, take.end - time))
 
 
 def _keyframe_example(

@@ -6,7 +6,7 @@ import hashlib
 import os
 import pathlib
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 
 from vidloc.annotations import summary as summary_lib
 from vidloc.annotations.clip_names import clip_name
@@ -14,9 +14,10 @@ from vidloc.annotations.records import Problem, VideoRecord
 from vidloc.data import catalogue, footage, frame_folders, opening
 
 SLACK = 0.05  # seconds by which a time may lie beyond the last frame's end: containers round their timestamps
+LATE = 1.0  # seconds by which the end of a segment may lie beyond it
 # Where films that are cut to their annotated part start: AVA's at second 900, or files that were not cut.
 STARTS = (0.0, 900.0)
-HEAD = 1 << 20  # bytes that two files of one size must share to be called the same
+HEAD = 1 << 16  # bytes by which files of one size are told apart before all of them are read
 KEPT = 100  # problems of one kind that are listed
 SPREAD = 0.02  # share by which lengths may differ from what the annotations say
 
@@ -123,15 +124,38 @@ def _find(found: footage.Footage, record: VideoRecord, folder: str) -> tuple[tup
         if len(same) > 1:
             message = f'{len(same)} files are called {record.video}; this one is read'
             problems.append(Problem('video-ambiguous', takes[0].key, None, message, 'Keep one of them.', 'warning'))
+    return takes, problems + _between(record, takes)
+
+
+def _between(record: VideoRecord, takes: Sequence[catalogue.Take]) -> list[Problem]:
+    """Moments that no piece says it holds; none where a piece does not say."""
+    if not all(map(_timed, takes)):
+        return []
+    problems = []
+    spans = ', '.join(f'{take.start:g} to {take.end:g}' for take in takes[:3])
+    fix = 'Clips hold the seconds in their names; get those that are annotated.'
     between = [time for time in record.keyframes if not any(take.start <= time <= take.end for take in takes)]
-    if between and all(map(_timed, takes)):
-        spans = ', '.join(f'{take.start:g} to {take.end:g}' for take in takes[:3])
+    if between:
         message = (
             f'{len(between)} of {len(record.keyframes)} keyframes, such as {between[0]:g} s, are in no clip ({spans} s)'
         )
-        fix = 'Clips hold the seconds in their names; get those that are annotated.'
         problems.append(Problem('keyframe-beyond-video', takes[0].key, None, message, fix))
-    return takes, problems
+    apart = [
+        (a, b)
+        for a, b in _spans(record)
+        if not any(take.start <= a < take.end for take in takes)
+        or not any(take.start < b <= take.end + LATE for take in takes)
+    ]
+    if apart:
+        message = f'{len(apart)} segments, such as {apart[0][0]:g} to {apart[0][1]:g} s, are not in clips ({spans} s)'
+        problems.append(Problem('segment-beyond-video', takes[0].key, None, message, fix))
+    return problems
+
+
+def _spans(record: VideoRecord) -> list[tuple[float, float]]:
+    """From when to when each segment and each label with times is."""
+    spans = [(segment.start, segment.end) for segment in record.segments]
+    return spans + [(a.start, a.end) for a in record.labels if a.start is not None and a.end is not None]
 
 
 def _of_file(found: footage.Footage, key: str, opened: opening.Opened) -> list[Problem]:
@@ -210,9 +234,9 @@ def _beyond(record: VideoRecord, take: catalogue.Take, opened: opening.Opened, s
             'pictures, the frame rate.'
         )
         problems.append(Problem('keyframe-beyond-video', take.key, None, message, fix))
-    times = [(segment.start, segment.end) for segment in record.segments]
-    times += [(label.start, label.end) for label in record.labels if label.start is not None and label.end is not None]
-    late = [(a, b) for a, b in times if a >= end or b > end + 1.0]
+    # Of its segments, a piece is asked for the part that it says it holds.
+    times = [(a, b) for a, b in _spans(record) if not _timed(take) or take.start <= a < take.end]
+    late = [(a, b) for a, b in times if a >= end or min(b, take.end) > end + LATE]
     if late:
         message = f'{len(late)} segments, such as {late[0][0]:g} to {late[0][1]:g} s, leave the {opened.duration:.3f} s'
         fix = 'Check that times are seconds, not frames, and belong to this version of the video.'
@@ -238,16 +262,10 @@ def _offset(read: Sequence[Read], start: float) -> Problem | None:
 
 def _equal_files(uses: Mapping[str, set[str]]) -> list[Problem]:
     """Files with the same content under two names. uses: {path: annotation files that name it}."""
-    sizes: dict[int, list[str]] = collections.defaultdict(list)
-    for path in uses:
-        sizes[os.path.getsize(path)].append(path)
-    alike: dict[tuple[int, bytes], list[str]] = collections.defaultdict(list)
-    for size, paths in sizes.items():
-        for path in paths if len(paths) > 1 else ():
-            with open(path, 'rb') as file:
-                alike[size, hashlib.sha256(file.read(HEAD)).digest()].append(path)
+    alike = _groups(_groups([list(uses)], os.path.getsize), _head)
+    alike = _groups(alike, _digest)  # few are left: films that begin alike, such as black, may be of one size
     problems = []
-    for first, *others in alike.values():
+    for first, *others in alike:
         for path in others:
             if any(a != b for a in uses[first] for b in uses[path]) and not uses[first] & uses[path]:
                 message = f'the file is the same as {first}, which {", ".join(sorted(uses[first]))} names'
@@ -257,6 +275,27 @@ def _equal_files(uses: Mapping[str, set[str]]) -> list[Problem]:
                 message = f'the file is the same as {first}'
                 problems.append(Problem('video-duplicate', path, None, message, 'Keep one of them.', 'warning'))
     return problems
+
+
+def _groups(groups: Sequence[Sequence[str]], key: Callable[[str], Hashable]) -> list[list[str]]:
+    """Each group split into those of one key; a path that is left alone is dropped."""
+    found = []
+    for group in groups:
+        parts: dict[Hashable, list[str]] = collections.defaultdict(list)
+        for path in group:
+            parts[key(path)].append(path)
+        found += [part for part in parts.values() if len(part) > 1]
+    return found
+
+
+def _head(path: str) -> bytes:
+    with open(path, 'rb') as file:
+        return file.read(HEAD)
+
+
+def _digest(path: str) -> bytes:
+    with open(path, 'rb') as file:
+        return hashlib.file_digest(file, 'sha256').digest()
 
 
 def _capped(problems: Sequence[Problem], folder: str) -> list[Problem]:

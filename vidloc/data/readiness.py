@@ -195,9 +195,9 @@ def _in_both(where: str, one: Mapping[str, str], other: Mapping[str, str]) -> li
 
 
 def _whole(videos: Mapping[str, str]) -> set[str]:
-    """The videos that clips were cut from, as their names {path: name} say."""
-    clips = (clip_names.clip_name(catalogue.stem(name[name.rfind('/') + 1 :])) for name in videos.values())
-    return {clip[0] for clip in clips if clip}
+    """The videos, or groups of UCF-101, that clips were cut from, as their names {path: name} say."""
+    wholes = (clip_names.whole(catalogue.stem(name[name.rfind('/') + 1 :])) for name in videos.values())
+    return {whole for whole in wholes if whole}
 
 
 def _equal(one: str, other: str) -> bool:

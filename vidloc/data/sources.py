@@ -5,6 +5,7 @@ view applied to the records of one split (data/keyframes.py, data/clips.py). Loa
 random generator).
 """
 
+import copy
 import dataclasses
 import hashlib
 import logging
@@ -47,8 +48,8 @@ class Example:
 class Source:
     """Random access to the examples of one split, ordered by key; subclasses say what an example is.
 
-    left_out: the videos that are not there and that the view leaves out. Subclasses may keep a `_truth` for scoring,
-    which stays behind when a source travels to a loader worker.
+    left_out: the videos that are not there, or of which an annotated moment is not, and that the view leaves out.
+    Subclasses may keep a `_truth` for scoring, which stays behind when a source travels to a loader worker.
     """
 
     def __init__(
@@ -118,7 +119,8 @@ def locate(
             )
         logging.warning('%s; left out', text)
     found = {video: pieces for video, pieces in takes.items() if pieces}
-    return footage, found, tuple(record.video for record in records if not takes[record.video])
+    # A copy knows the folder alone: the names of a million files are not needed any more.
+    return copy.copy(footage), found, tuple(record.video for record in records if not takes[record.video])
 
 
 def _wanted(records: Sequence[rec.VideoRecord]) -> str:

@@ -319,6 +319,22 @@ def on_videos_of(columns: Columns, other: Columns) -> dict[str, np.ndarray]:
     return {name: np.asarray(values)[keep] for name, values in columns.items()}
 
 
+def of_part(detections: Columns, part: Columns, whole: Columns) -> dict[str, np.ndarray]:
+    """The detections to score a part of the truth with: on its videos, but not where only the rest is annotated.
+
+    part: rows of `whole`, all of some keyframes.
+    """
+    mine = on_videos_of(detections, part)
+    there = on_videos_of(whole, part)
+    if len(there['video']) == len(part['video']):
+        return mine
+    keys = Keyframes(part, mine, there, whole_seconds=False)
+    of_rest = keys.excluded  # here: what the whole annotates
+    of_rest[keys.truth] = False
+    keep = ~of_rest[keys.found]
+    return mine if keep.all() else {name: values[keep] for name, values in mine.items()}
+
+
 def of_classes(columns: Columns, classes: Mapping[int, str]) -> dict[str, np.ndarray]:
     """The rows whose action is one of `classes`."""
     keep = np.isin(np.asarray(columns['action_id']), np.array(list(classes), dtype=np.int64))

@@ -48,7 +48,7 @@ def section(result: Detection, twin: Detection | None, other: str) -> str:
         "the AP of predicting the class's training frequency for every box",
         'because the validation truth has no box of them',
     )
-    content = _protocols(result) + judged + figure + _means(result, twin, other, order) + dots
+    content = _protocols(result) + _counted(result) + judged + figure + _means(result, twin, other, order) + dots
     return markup.section(f'{result.source}: what each class reached', content)
 
 
@@ -157,6 +157,16 @@ def _protocols(result: Detection) -> str:
     if result.parts:
         note += ' Each mean is over the classes that have truth there.'
     return markup.table(('frame mAP@0.5', 'official rules', "SlowFast's rules"), rows) + f'{note}</p>'
+
+
+def _counted(result: Detection) -> str:
+    if result.counted_in == 'training':
+        return ''
+    return (
+        '<p class="note"><b>The training data were not there when this was evaluated.</b> Labels are counted in the '
+        'evaluated data instead: what is said here of training labels, head, mid and tail and the baseline is of those.'
+        '</p>'
+    )
 
 
 def _means(result: Detection, twin: Detection | None, other: str, order: Sequence[str]) -> str:

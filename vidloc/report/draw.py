@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -48,7 +48,7 @@ def spans(times: Sequence[float], seconds: float) -> list[tuple[float, float]]:
 
 
 def annotate(
-    frames: Sequence[np.ndarray], times: Sequence[float], keyframes: Sequence[Keyframe]
+    frames: Iterable[np.ndarray], times: Sequence[float], keyframes: Sequence[Keyframe]
 ) -> Iterator[np.ndarray]:
     """Yields each frame [H, W, 3] uint8, resized and drawn on with the boxes of its nearest keyframe."""
     for frame, time in zip(frames, times, strict=True):

@@ -15,6 +15,8 @@ CURVE_POINTS = 80
 # A larger confusion matrix is replaced by its largest entries off the diagonal.
 MATRIX_CLASSES = 30
 CONFUSIONS_LISTED = 25
+# Above this share of a row the shade is so dark that white reads better on it than ink.
+STRONG = 0.75
 # Scores below this are left out of a timeline; its table has them.
 LOWEST_DRAWN = 0.1
 
@@ -215,7 +217,7 @@ def confusion(classes: Sequence[str], counts: Sequence[Sequence[float]], *, unit
         for j, n in enumerate(counts[i]):
             share = n / totals[i] if totals[i] else 0.0
             style = 'diagonal' if i == j else ''
-            style += ' strong' if share > 0.5 else ''
+            style += ' strong' if share > STRONG else ''
             title = f'{name} taken for {classes[j]}: {_whole(n)} of {_whole(totals[i])} {unit}'
             cells.append(
                 f'<td class="{style.strip()}" style="--s:{share:.3f}" title="{markup.text(title)}">'

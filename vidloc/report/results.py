@@ -27,9 +27,9 @@ from vidloc.report import action_groups
 class Scored:
     """One evaluated source.
 
-    training: the source of the same name that was trained on, or None. detections: the task's columns. metrics:
-    as `measure` returned them. files: the config of the source (annotations, labels, videos, ...). head, tail:
-    thresholds on training labels (metrics/ava.py).
+    training: the source that was trained on, or None: labels are then counted in `source`. detections: the task's
+    columns. metrics: as `measure` returned them. files: the config of the source (annotations, labels, videos, ...).
+    head, tail: thresholds on training labels (metrics/ava.py).
     """
 
     source: sources.Source
@@ -74,7 +74,7 @@ def measure(
     found = ava.of_classes(detections, listed(source, files['labels']))
     figures = dict(score(found, truth))
     for part, true in parts(truth, files['annotations']).items():
-        values = score(ava.on_videos_of(found, true), true)
+        values = score(ava.of_part(found, true, truth), true)
         figures |= {f'{part}/{name}': value for name, value in values.items()}
     return figures
 
@@ -145,11 +145,12 @@ def detection(scored: Scored) -> dict[str, Any]:
         'classes': list(classes.values()),
         'per_class': _named(classes, result.per_class),
         'parts': {
-            part: _part(true, ava.on_videos_of(found, true), classes)
+            part: _part(true, ava.of_part(found, true, truth), classes)
             for part, true in parts(truth, files['annotations']).items()
         },
         'prevalence': _named(classes, frequency.prevalence(truth, classes)),
         'train_count': _named(classes, counts),
+        'counted_in': 'evaluation' if scored.training is None else 'training',
         'prior_map': prior.mean,
         'prior_per_class': _named(classes, prior.per_class),
         'groups': {group: [classes[i] for i in numbers] for group, numbers in members.items()},

@@ -42,10 +42,11 @@ class Errors:
 class Detection:
     """What a run measured on a source of boxes (W/eval/<source>.json of kind `detection`).
 
-    An AP is None where the validation truth has no box of the class. `prior_map` and `prior_per_class` are
-    the scores of predicting each class's training frequency for every box. `prevalence` is a class's share of
-    the validation truth boxes, `train_count` its labels in training. Paths are as the file gives them; `ground_truth`
-    may be several files, whose figures stand in `parts` ({part: {class: AP}}) and in `metrics` as `<part>/<name>`.
+    An AP is None where the validation truth has no box of the class. `prior_map` and `prior_per_class` are the scores
+    of predicting each class's training frequency for every box. `prevalence` is a class's share of the validation
+    truth boxes, `train_count` its labels in training, unless `counted_in` is `evaluation`: the training data were not
+    there, and labels, groups and prior are of the evaluated data. Paths are as the file gives them; `ground_truth` may
+    be several files, whose figures stand in `parts` ({part: {class: AP}}) and in `metrics` as `<part>/<name>`.
     `video_start`: seconds at which each video file starts on the annotation's clock; `frame_rate`: of extracted
     pictures. `boxes`: what the classifier was given, `truth` or `detections`. `group_limits`: a class with fewer
     training labels than the first is tail, with more than the second head. `action_groups`: kinds of actions, {} where
@@ -61,6 +62,7 @@ class Detection:
     parts: Mapping[str, Mapping[str, float | None]]
     prevalence: Mapping[str, float | None]
     train_count: Mapping[str, float | None]
+    counted_in: str
     prior_map: float | None
     prior_per_class: Mapping[str, float | None]
     groups: Mapping[str, tuple[str, ...]]
@@ -261,7 +263,7 @@ def _metrics(path: pathlib.Path, data: Mapping[str, Any], main: str) -> dict[str
 
 def _detection(path: pathlib.Path, data: Mapping[str, Any]) -> Detection:
     classes = _classes(path, data)
-    texts = ('source', 'task', 'excluded', 'label_map', 'boxes', 'videos', 'detections')
+    texts = ('source', 'task', 'counted_in', 'excluded', 'label_map', 'boxes', 'videos', 'detections')
     per_class = ('per_class', 'prevalence', 'train_count', 'prior_per_class')
     limits = _list_of(path, data, 'group_limits', int)
     if len(limits) != 2:

@@ -76,7 +76,7 @@ border-radius:50%;background:var(--paper)}
 .bar .often i{display:block;height:100%;background:var(--soft)}
 .swatch.often{height:6px;background:var(--soft)}
 .bar .parts{overflow:hidden}
-.bar .parts i{position:absolute;top:0;bottom:0}
+.bar .parts i{position:absolute;top:0;bottom:0;border-right:1px solid var(--paper)}
 .k0{background:var(--k0)}.k1{background:var(--k1)}.k2{background:var(--k2)}.k3{background:var(--k3)}
 .k4{background:var(--k4)}
 .beside{display:flex;flex-wrap:wrap;gap:0 60px}

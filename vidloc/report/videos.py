@@ -4,6 +4,7 @@ import base64
 import dataclasses
 import hashlib
 import io
+import itertools
 import os
 import pathlib
 from collections.abc import Sequence
@@ -22,6 +23,8 @@ SHOWN = 6
 # A long video is cut: this many seconds, from one second before its first keyframe.
 MAX_SECONDS = 12.0
 MAX_FPS = 15.0
+# Frames of a film are large: so many bytes of them are held at a time.
+HELD = 1 << 28
 # A box is labelled with its best class, and with the second best where that has at least this score.
 SECOND_LABEL = 0.3
 # The timeline of a video shows at most so many classes.
@@ -156,11 +159,13 @@ def _draw_video(
         )
     fps = min(len(shown.pts) / shown.duration, MAX_FPS)
     times = np.arange(max(1, round(seconds * fps))) / fps
-    frames = films.read(take.key, begin + times)
-    file = folder / f'video_{number:02d}.mp4'
-    encode.write_video(file, draw.annotate(frames, times, keyframes), fps, crf=20)
     first = int(np.argmin(np.abs(times - keyframes[0].time)))
-    poster = draw.draw_frame(frames[first], keyframes[0], time=float(times[first]))
+    frame = films.read(take.key, begin + times[first : first + 1])[0]
+    poster = draw.draw_frame(frame, keyframes[0], time=float(times[first]))
+    held = max(1, HELD // frame.nbytes)
+    parts = (films.read(take.key, begin + times[i : i + held]) for i in range(0, len(times), held))
+    file = folder / f'video_{number:02d}.mp4'
+    encode.write_video(file, draw.annotate(itertools.chain.from_iterable(parts), times, keyframes), fps, crf=20)
     buffer = io.BytesIO()
     Image.fromarray(poster).save(buffer, 'JPEG', quality=82)
     return Annotated(

@@ -94,7 +94,11 @@ class DetectionCollector:
             )
 
     def detections(self) -> dict[str, np.ndarray]:
-        """Columns video, timestamp (seconds), x1, y1, x2, y2, action_id (index of the class), score."""
+        """Columns video, timestamp (seconds), x1, y1, x2, y2, action_id (index of the class), score.
+
+        Boxes are rounded to a millionth of the frame: what was 0.077 in the file of detections is so again, and not
+        the float32 next to it, which takes 17 digits to write.
+        """
         ids = sorted(self._found)
         boxes = np.concatenate([self._found[i][0] for i in ids] or [np.zeros((0, 4), np.float32)])  # [M, 4]
         scores = np.concatenate([self._found[i][1] for i in ids] or [np.zeros((0, self._classes), np.float32)])
@@ -104,7 +108,7 @@ class DetectionCollector:
         c = self._classes
         columns = {'video': np.repeat(video, c), 'timestamp': np.repeat(time, c)}  # [M] -> [M * C]
         for axis, name in enumerate(('x1', 'y1', 'x2', 'y2')):
-            columns[name] = np.repeat(boxes[:, axis].astype(np.float64), c)
+            columns[name] = np.repeat(boxes[:, axis].astype(np.float64).round(6), c)
         columns['action_id'] = np.tile(np.arange(c, dtype=np.int64), len(boxes))
         columns['score'] = scores.astype(np.float64).reshape(-1)
         return columns
