@@ -1,0 +1,72 @@
+"""Measures a paper's claims anew on MocapStreet, within so many minutes.
+
+python tools/claims.py cofinetuning --minutes 45
+
+Prints the plan with the seconds of each run first. Stopped, it goes on where it was when started again.
+"""
+
+import argparse
+import dataclasses
+import pathlib
+import sys
+
+from vidloc import build
+from vidloc.annotations import records
+from vidloc.data import sources
+from vidloc.experiments import claims, workbench
+from vidloc.synthetic import export
+
+RECIPE = pathlib.Path(__file__).parents[1] / 'configs/mocapstreet.py'
+WRONG = (
+    claims.ClaimsError,
+    workbench.Diverged,
+    build.ConfigError,
+    sources.DataError,
+    records.AnnotationError,
+    export.MocapStreetError,
+    OSError,
+)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('name', choices=sorted(claims.STUDIES))
+    parser.add_argument('--minutes', type=_positive(float), default=45, help='for one start (default: %(default)s)')
+    parser.add_argument('--steps', type=_positive(int), help='updates of the longest run (default: what fits)')
+    parser.add_argument('--seeds', type=_positive(int), help='how many (default: those of the study)')
+    parser.add_argument('--data', type=pathlib.Path, default='data/mocapstreet-small', help='made if not there')
+    parser.add_argument('--out', type=pathlib.Path, help='folder of the results (default: runs/claims/NAME)')
+    asked = parser.parse_args(arguments)
+    study = claims.STUDIES[asked.name]
+    if asked.seeds:
+        study = dataclasses.replace(study, setting=dataclasses.replace(study.setting, seeds=tuple(range(asked.seeds))))
+    out = asked.out or pathlib.Path('runs/claims') / asked.name
+
+    def say(text: str) -> None:
+        print(text, flush=True)
+
+    try:
+        bench = claims.prepare(study, RECIPE, asked.data, say)
+        say(claims.measure(study, bench, out, minutes=asked.minutes, steps=asked.steps, say=say))
+    except WRONG as error:
+        print(f'claims: {error}', file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(f'claims: interrupted; the same command goes on from {out}.', file=sys.stderr)
+        return 130
+    return 0
+
+
+def _positive(kind):
+    def parse(text: str):
+        value = kind(text)
+        if not 0 < value < float('inf'):
+            raise argparse.ArgumentTypeError(f'{text} is not a number above 0')
+        return value
+
+    parse.__name__ = kind.__name__
+    return parse
+
+
+if __name__ == '__main__':
+    sys.exit(main())

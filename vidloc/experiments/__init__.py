@@ -1,0 +1,1 @@
+"""Whole studies: several runs that are compared with each other."""
