@@ -312,7 +312,7 @@ def evaluate_all(
         scores = results.measure_union(task.score, together)
         figures |= {f'eval/{name}/{metric}': value for metric, value in scores.items()}
         if jax.process_index() == 0:
-            results.write_union(workdir, name, together)
+            results.write_union(workdir, name, together, scores)
     return figures
 
 

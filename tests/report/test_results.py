@@ -215,6 +215,14 @@ def test_a_union_of_sources_scores_as_their_files_together(written, folder, tmp_
         members.append(results.Scored(source, None, found, metrics, 5, view, head=2, tail=1))
     union = results.measure_union(score, members)
     assert union == {name: together[name] for name in union}
-    (tmp_path / 'eval').mkdir()
-    table = files.read_ava_table(results.write_union(tmp_path, 'both', members))
+    for member in members:
+        results.write(tmp_path, member)
+    path = results.write_union(tmp_path, 'both', members, union)
+    table = files.read_ava_table(tmp_path / json.loads(path.read_text())['detections'])
     assert set(table['video'].tolist()) == {'movie', 'a-_b'} and len(table['score']) == 7 * 4
+    (tmp_path / 'config.json').write_text('{}')
+    (found,) = run.read_run(tmp_path).unions
+    assert (found.source, found.step, found.members) == ('both', 5, ('movies', 'clips'))
+    text = page.write_page(tmp_path).read_text()
+    assert 'both: frame mAP@0.5' in text and 'movies and clips scored together' in text
+    assert f'{union["frame_map@0.5"]:.3f}' in text

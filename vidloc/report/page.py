@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 
 from vidloc.annotations.records import AnnotationError
 from vidloc.report import action_groups, classes, errors, findings, markup, plots, style, videos
-from vidloc.report.run import Classification, Detection, Run, flat, read_run, series
+from vidloc.report.run import Classification, Detection, Run, Union, flat, read_run, series
 
 REPORT_FOLDER = 'report'
 
@@ -113,6 +113,9 @@ def _spoken(seconds: float) -> str:
 
 def _headline(run: Run) -> str:
     cards = []
+    for result in run.unions:
+        more = f'{" and ".join(result.members)} scored together.'
+        cards.append(_card(f'{result.source}: frame mAP@0.5', result.metrics[result.MAIN], None, '', more))
     for result in run.detections:
         value = result.metrics[Detection.MAIN]
         baseline = "predicting each class's training frequency for every box"
@@ -162,16 +165,16 @@ def _against(value: float | None, baseline: float | None) -> str:
     )
 
 
-def _twin(result: Detection | Classification, other: Run | None):
+def _twin(result: Detection | Classification | Union, other: Run | None):
     """The second run's result on the same source, None where it has none."""
-    results = () if other is None else (*other.detections, *other.classifications)
+    results = () if other is None else (*other.unions, *other.detections, *other.classifications)
     same = (twin for twin in results if twin.source == result.source and type(twin) is type(result))
     return next(same, None)
 
 
 def _comparison(run: Run, other: Run) -> str:
     rows, meanings = [], []
-    for result in (*run.detections, *run.classifications):
+    for result in (*run.unions, *run.detections, *run.classifications):
         twin = _twin(result, other)
         here, there = result.metrics[result.MAIN], twin.metrics[result.MAIN] if twin else None
         gap = here - there if here is not None and there is not None else None

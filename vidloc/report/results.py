@@ -51,7 +51,10 @@ def write(workdir: str | os.PathLike, scored: Scored) -> pathlib.Path:
         _write_detections(folder / f'{scored.source.name}_detections.csv', scored)
     else:
         content = clips(scored)
-    path = folder / f'{scored.source.name}.json'
+    return _write_json(folder / f'{scored.source.name}.json', content)
+
+
+def _write_json(path: pathlib.Path, content: Mapping[str, Any]) -> pathlib.Path:
     partial = path.with_suffix('.partial')
     partial.write_text(json.dumps(_finite(content), indent=1), encoding='utf-8')
     os.replace(partial, path)
@@ -87,11 +90,25 @@ def measure_union(
     return dict(score(_together(members), ava.join([member.source.truth() for member in members])))
 
 
-def write_union(workdir: str | os.PathLike, name: str, members: Sequence[Scored]) -> pathlib.Path:
-    """Writes W/eval/<name>_detections.csv with the detections of all members, and returns its path."""
-    path = pathlib.Path(workdir) / 'eval' / f'{name}_detections.csv'
-    _write_detections(path, dataclasses.replace(members[0], detections=_together(members)))
-    return path
+def write_union(
+    workdir: str | os.PathLike, name: str, members: Sequence[Scored], metrics: Mapping[str, float]
+) -> pathlib.Path:
+    """Writes W/eval/<name>_detections.csv with the detections of all members; returns the path of W/eval/<name>.json.
+
+    metrics: as `measure_union` returned them.
+    """
+    folder = pathlib.Path(workdir) / 'eval'
+    detections = folder / f'{name}_detections.csv'
+    _write_detections(detections, dataclasses.replace(members[0], detections=_together(members)))
+    content = {
+        'kind': 'union',
+        'source': name,
+        'step': members[0].step,
+        'metrics': dict(metrics),
+        'members': [member.source.name for member in members],
+        'detections': f'eval/{detections.name}',
+    }
+    return _write_json(folder / f'{name}.json', content)
 
 
 def _together(members: Sequence[Scored]) -> dict[str, np.ndarray]:

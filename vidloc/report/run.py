@@ -103,6 +103,18 @@ class Classification:
 
 
 @dataclasses.dataclass(frozen=True)
+class Union:
+    """What a run measured on several sources of boxes together (kind `union`); members: their names."""
+
+    source: str
+    step: int
+    metrics: Mapping[str, float | None]
+    members: tuple[str, ...]
+
+    MAIN = Detection.MAIN
+
+
+@dataclasses.dataclass(frozen=True)
 class Run:
     """All that a page needs of a workdir; `name` is the config's, or the folder's where it has none."""
 
@@ -112,6 +124,7 @@ class Run:
     metrics: tuple[Mapping[str, float], ...]
     detections: tuple[Detection, ...]
     classifications: tuple[Classification, ...]
+    unions: tuple[Union, ...]
     environment: Mapping[str, Any] | None
     model: Mapping[str, Any] | None
 
@@ -129,7 +142,7 @@ def read_run(workdir: str | os.PathLike) -> Run:
         raise RunError(f'{workdir}: this is not the workdir of a run, for it has no config.json.')
     config = _read_object(workdir / 'config.json')
     name = config['name'] if 'name' in config else workdir.resolve().name
-    detections, classifications = [], []
+    detections, classifications, unions = [], [], []
     for path in sorted((workdir / 'eval').glob('*.json')):
         data = _read_object(path)
         kind = _field(path, data, 'kind', str)
@@ -137,8 +150,10 @@ def read_run(workdir: str | os.PathLike) -> Run:
             detections.append(_detection(path, data))
         elif kind == 'classification':
             classifications.append(_classification(path, data))
+        elif kind == 'union':
+            unions.append(_union(path, data))
         else:
-            raise RunError(f'{path}: kind is {kind!r}; detection and classification are known.')
+            raise RunError(f'{path}: kind is {kind!r}; detection, classification and union are known.')
     metrics = workdir / 'metrics.jsonl'
     return Run(
         workdir=workdir,
@@ -147,6 +162,7 @@ def read_run(workdir: str | os.PathLike) -> Run:
         metrics=tuple(read_metrics(metrics)) if metrics.exists() else (),
         detections=tuple(detections),
         classifications=tuple(classifications),
+        unions=tuple(unions),
         environment=_read_optional(workdir / 'environment.json'),
         model=_read_optional(workdir / 'model.json'),
     )
@@ -352,4 +368,13 @@ def _classification(path: pathlib.Path, data: Mapping[str, Any]) -> Classificati
         per_class=_scores(path, data, 'per_class', classes),
         chance=float(_field(path, data, 'chance', float)),
         confusion=_square(path, data, len(classes), int),
+    )
+
+
+def _union(path: pathlib.Path, data: Mapping[str, Any]) -> Union:
+    return Union(
+        source=_field(path, data, 'source', str),
+        step=_field(path, data, 'step', int),
+        metrics=_metrics(path, data, Union.MAIN),
+        members=_list_of(path, data, 'members', str),
     )
