@@ -185,3 +185,14 @@ def test_only_a_seeded_sample_is_opened(rectangles, tmp_path, monkeypatch):
     opened.clear()
     readiness.quick({'street': source}, {}, seed=1)
     assert sorted(opened) != first
+
+
+def test_large_files_are_sampled_less(rectangles, tmp_path, monkeypatch):
+    """Of ten broken videos only those are opened that may be read: two, or as many as the bytes allow."""
+    for i in range(10):
+        (tmp_path / f'v{i:02d}.mp4').write_bytes(b'x' * 1000)
+    source = boxes(tmp_path, rectangles.keyframes(10))
+    for limit, opened in ((500, 2), (5500, 5), (100_000, 10)):
+        monkeypatch.setattr(readiness, 'SAMPLE_BYTES', limit)
+        (problem,) = readiness.quick({'street': source}, {})
+        assert f'{opened} of {opened}' in problem.message or f'all {opened}' in problem.message, problem.message

@@ -15,7 +15,9 @@ from vidloc.annotations import clip_names
 from vidloc.annotations.records import Problem
 from vidloc.data import catalogue, sources
 
-SAMPLE = 20  # videos of each source that are opened
+SAMPLE = 20  # videos of each source that are opened,
+SAMPLE_BYTES = 1 << 30  # unless they are more than this together: listing the frames of a film reads all of it
+LEAST = 2  # videos that are opened however large they are
 THREADS = 8
 SLACK = 0.5  # seconds by which a moment may lie outside of its video; reading gives the nearest frame
 SHOWN = 3
@@ -42,14 +44,14 @@ def quick(
     Sources of the same classes are of one task. An error: training and evaluation of one task share a video; all
     sampled videos of a source cannot be read; in most of them the annotated moments lie outside. A warning: some of
     them do; videos of one name, or clips of one video, in training and evaluation; classes without a training example;
-    clips of more frames a second than their videos have. seed: of the sample of SAMPLE videos a source.
+    clips of more frames a second than their videos have. seed: of the sample of a source's videos.
     """
     listed = {id(source): _Listed.of(source) for source in (*training.values(), *evaluated.values())}
     problems = _shared(training, evaluated, listed)
     with concurrent.futures.ThreadPoolExecutor(THREADS) as pool:
         for group, opened in (('sources', training), ('eval_sources', evaluated)):
             for name, source in opened.items():
-                numbers = _sample(listed[id(source)].paths, seed)
+                numbers = _affordable(_sample(listed[id(source)].paths, seed), listed[id(source)].paths)
                 looked = list(pool.map(functools.partial(_look, source), numbers))
                 problems += _of_sample(f'{group}.{name}', source, looked)
     return problems + _unlearnable(training)
@@ -85,6 +87,18 @@ def _sample(paths: Sequence[str], seed: int) -> list[list[int]]:
     ends = [*starts[1:], len(paths)]
     chosen = np.random.default_rng(seed).permutation(len(starts))[:SAMPLE]
     return [list(range(starts[i], ends[i])) for i in sorted(chosen.tolist())]
+
+
+def _affordable(sampled: list[list[int]], paths: Sequence[str]) -> list[list[int]]:
+    """Those of the sampled videos that come to SAMPLE_BYTES together, at least LEAST; only files have a size."""
+    kept, left = [], SAMPLE_BYTES
+    for numbers in sampled:
+        path = paths[numbers[0]]
+        size = os.path.getsize(path) if os.path.isfile(path) else 0
+        if len(kept) < LEAST or size <= left:
+            kept.append(numbers)
+            left -= size
+    return kept
 
 
 def _look(source: sources.Source, numbers: Sequence[int]) -> Looked:
