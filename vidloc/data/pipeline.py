@@ -220,7 +220,11 @@ def _read(dataset, loading: Loading) -> Iterator[dict[str, np.ndarray]]:
         stream = dataset.to_iter_dataset(
             grain.ReadOptions(num_threads=loading.threads, prefetch_buffer_size=loading.prefetch)
         )
-    return iter(stream)
+    batches = iter(stream)
+    try:
+        yield from batches
+    finally:
+        batches.close()  # ends the workers now, not when the program ends
 
 
 def _leave_interrupts_to_the_parent(*_: int) -> None:
