@@ -206,6 +206,16 @@ def test_evaluation_never_refuses(program, tiny_run, undisturbed, tmp_path):
     assert json.loads((workdir / 'eval/street.json').read_text())['step'] == STEPS
 
 
+def test_evaluation_counts_labels_of_the_training_data_that_are_there(program, tiny_run, undisturbed, tmp_path):
+    workdir = shutil.copytree(undisturbed.workdir, tmp_path / 'copy')
+    before = json.loads((workdir / 'eval/street.json').read_text())
+    run = program.run(tiny_run('street'), workdir, *LENGTH, '--mode=eval', '--config.sources.truth.videos=gone')
+    assert run.process.returncode == 0, run.err
+    assert 'truth is not there to count its labels' in run.err and 'Traceback' not in run.err
+    after = json.loads((workdir / 'eval/street.json').read_text())
+    assert after['counted_in'] == before['counted_in'] == 'training' and after['train_count'] == before['train_count']
+
+
 def test_evaluation_without_a_checkpoint_is_an_error_in_words(program, tiny_run, tmp_path):
     run = program.run(tiny_run('street'), tmp_path / 'nothing', '--mode=eval')
     assert run.process.returncode == 2

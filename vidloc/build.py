@@ -323,12 +323,19 @@ def abstract_batch(view: ml_collections.ConfigDict, classes: int, size: int) -> 
     return batch
 
 
-def open_sources(config: ml_collections.ConfigDict, tasks: Mapping[str, base.Task], *, train: bool) -> dict:
-    """{name: Source} of the training or the evaluation sources, in the order of the config.
+def open_sources(
+    config: ml_collections.ConfigDict,
+    tasks: Mapping[str, base.Task],
+    *,
+    train: bool,
+    only: Sequence[str] | None = None,
+) -> dict[str, sources.Source]:
+    """{name: Source} of the training or the evaluation sources, or `only` some of them, in the order of the config.
 
     Raises sources.DataError (one text for all that is missing) or records.AnnotationError.
     """
     views = config.sources if train else config.eval_sources
+    views = {name: view for name, view in views.items() if only is None or name in only}
     missing = [line for name, view in views.items() for line in _missing(name, view, train)]
     if missing:
         raise sources.DataError('\n'.join(['data are missing:', *missing, *([config.hint] if config.hint else [])]))

@@ -16,6 +16,7 @@ from flax import traverse_util
 from vidloc import build, transfer
 from vidloc import config as config_lib
 from vidloc import workdir as workdir_lib
+from vidloc.annotations import records
 from vidloc.checkpoints import frozen as frozen_lib
 from vidloc.checkpoints import store as store_lib
 from vidloc.data import pipeline, readiness, sources
@@ -148,11 +149,12 @@ def evaluate(config: ml_collections.ConfigDict, workdir: str | pathlib.Path) -> 
     check_evaluation(config)
     evaluated = build.open_sources(config, experiment.tasks, train=False)
     workdir_lib.check_classes(workdir, experiment)
-    try:
-        opened = build.open_sources(config, experiment.tasks, train=True)
-    except sources.DataError as error:
-        logging.warning('without the training data, label counts are those of the evaluated data: %s', error)
-        opened = {}
+    opened: dict[str, sources.Source] = {}
+    for name in config.sources:
+        try:
+            opened |= build.open_sources(config, experiment.tasks, train=True, only=(name,))
+        except (sources.DataError, records.AnnotationError) as error:
+            logging.warning('%s is not there to count its labels: %s', name, error)
     # The shape of the state does not depend on the length of the run.
     begin = start(experiment, experiment.optimizer(1, 0), opened, mesh, workdir, read_only=True)
     predict = step.make_predict_step(experiment.apply, experiment.tasks)

@@ -107,6 +107,16 @@ def test_detections_without_labels_take_those_of_the_truth_they_match(rectangles
     np.testing.assert_array_equal(source.label_counts(), [1, 0, 0])
 
 
+def test_a_box_that_is_drawn_and_detected_is_one_person(rectangles):
+    box = (0.1, 0.1, 0.5, 0.5)
+    given = [record(person(box, 'walk'), person(box, 'talk', score=0.9), person((0.6, 0.6, 0.9, 0.9), score=0.8))]
+    source = rectangles.source(rectangles.folder, 1, records=given, boxes='both')
+    sample = source.load(0, None)
+    np.testing.assert_allclose(sample['box_scores'], [1.0, 0.8])
+    np.testing.assert_array_equal(sample['labels'], [[1, 0, 1], [0, 0, 0]])
+    np.testing.assert_array_equal(source.label_counts(), [1, 0, 0])
+
+
 def test_too_many_boxes_name_the_source(rectangles):
     crowd = [record(*(person((0.1, 0.1, 0.5, 0.5), 'walk') for _ in range(5)))]
     with pytest.raises(sources.DataError, match=r'source street: v00 has 5 boxes at 1 s, .*sources\.street\.max_boxes'):

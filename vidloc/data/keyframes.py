@@ -160,7 +160,18 @@ def _choose(people: list[rec.PersonBox], view: Keyframes) -> list[rec.PersonBox]
             else dataclasses.replace(person, labels=truth[best[i]].labels)
             for i, person in enumerate(detected)
         ]
-    return detected if view.boxes == 'detections' else truth + detected
+    if view.boxes == 'detections':
+        return detected
+    # A box that is in both is one person, with the labels of both (SlowFast, slowfast/datasets/ava_helper.py).
+    again = {person.box: person.labels for person in detected}
+    drawn = {person.box for person in truth}
+    return [
+        *(
+            dataclasses.replace(person, labels=tuple(dict.fromkeys([*person.labels, *again.get(person.box, ())])))
+            for person in truth
+        ),
+        *(person for person in detected if person.box not in drawn),
+    ]
 
 
 def _within(
