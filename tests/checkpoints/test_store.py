@@ -72,9 +72,26 @@ def test_figures_found_later_are_written_with_the_checkpoint(tmp_path):
         store.wait()
         assert store.metrics(2) == {'map': 0.9} and store.best() == 2 and store.steps() == [1, 2]
         assert not store.save(2, make_state(3), {'map': 1.0})
-    found, step = Store(tmp_path).restore(shapes(make_state()))
+        # The best stays when others follow.
+        for later in (3, 4, 5):
+            store.save(later, make_state(later), {})
+        store.wait()
+        assert store.steps() == [2, 4, 5] and Store(tmp_path, Policy(best='map')).best() == 2
+    found, step = Store(tmp_path).restore(shapes(make_state()), 2)
     assert step == 2
     assert_state(found, 2)
+
+
+def test_adding_figures_touches_no_other_file(tmp_path):
+    """With one checkpoint kept, a kill while figures are added would otherwise lose the run."""
+    with Store(tmp_path, Policy(keep=1, best='map')) as store:
+        store.save(1, make_state(1), {})
+        store.wait()
+        files = {path: path.stat().st_ino for path in (tmp_path / '1').rglob('*') if path.is_file()}
+        store.save(1, make_state(1), {'map': 0.5})
+        after = {path: path.stat().st_ino for path in (tmp_path / '1').rglob('*') if path.is_file()}
+    assert files == {path: node for path, node in after.items() if path.name != 'figures.json'}
+    assert len(after) == len(files) + 1
 
 
 def test_save_copies_before_it_returns(tmp_path):
@@ -180,7 +197,7 @@ def test_old_damage_does_not_stop_a_writer(tmp_path):
     with Store(tmp_path, Policy(best='map')) as store:
         for step in (1, 2):
             store.save(step, make_state(step), {'map': 0.5})
-    (tmp_path / '1' / 'metrics' / 'metrics').write_bytes(b'')
+    (tmp_path / '1' / 'about' / 'metadata').write_bytes(b'')
     with Store(tmp_path, Policy(best='map')) as store:
         store.save(3, make_state(3), {'map': 0.4})
         store.wait()

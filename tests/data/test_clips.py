@@ -38,7 +38,7 @@ def test_clips_start_anywhere_in_training_and_in_the_middle_in_evaluation(rectan
     middle = source.load(0, None)
     assert middle['labels'].tolist() == [0.0, 1.0, 0.0]
     # 16 frames, 4 of them: the middle four are 6 to 9
-    np.testing.assert_allclose(middle['video'][:, -2:, :, 0].mean(axis=(1, 2)), [60, 70, 80, 90], atol=11)
+    np.testing.assert_allclose(middle['video'][:, -2:, :, 0].mean(axis=(1, 2)), [60, 70, 80, 90], atol=4)
     firsts = [source.load(0, np.random.default_rng(seed))['video'][0, -2:, :, 0].mean() for seed in range(40)]
     assert min(firsts) < 25 and max(firsts) > 95
 
@@ -67,7 +67,7 @@ def test_views_are_spread_over_time_and_along_the_longer_side(rectangles):
     for number, example in enumerate(source.examples):
         sample = source.load(number, None)
         first = 10 * (0, 6, 12)[example.view // 3]
-        np.testing.assert_allclose(darkest(sample['video']), first + 10 * np.arange(4), atol=11)
+        np.testing.assert_allclose(darkest(sample['video']), first + 10 * np.arange(4), atol=4)
         left = (0, 8, 16)[example.view % 3]  # of 64 columns 48 are seen
         red, blue = columns_of(sample['video'], 0), columns_of(sample['video'], 2)
         np.testing.assert_allclose(red, (max(6 - left, 0), 21 - left), atol=1.1)
@@ -87,7 +87,7 @@ def test_a_test_zoom_crops_both_sides(rectangles):
 def test_one_view_is_the_middle_with_the_key_it_always_had(rectangles):
     source = clips(rectangles.folder, [whole('v00')], train=False)
     assert [example.key for example in source.examples] == ['v00|0.000000|0']
-    np.testing.assert_allclose(darkest(source.load(0, None)['video']), [60, 70, 80, 90], atol=11)
+    np.testing.assert_allclose(darkest(source.load(0, None)['video']), [60, 70, 80, 90], atol=4)
     # Views belong to evaluation.
     assert len(clips(rectangles.folder, [whole('v00')], cover=True, test_views=(4, 3))) == 1
 

@@ -207,37 +207,24 @@ def test_times_before_zero_are_times_like_others():
     np.testing.assert_allclose([per_class[number] for number in classes], list(expected.values()), atol=1e-12)
 
 
-def _people():
-    names = ('video', 'timestamp', 'x1', 'y1', 'x2', 'y2', 'action_id')
-    rows = [
-        ('b', 1.0, 0.1, 0.1, 0.5, 0.5, 1),
-        ('b', 1.0, 0.1, 0.1, 0.5, 0.5, 2),
-        ('a', 1.0, 0.1, 0.1, 0.5, 0.5, 2),
-        ('a', 2.0, 0.1, 0.1, 0.5, 0.5, -1),
-        ('a', 3.0, np.nan, np.nan, np.nan, np.nan, -1),
-    ]
-    kinds = (object, float, float, float, float, float, int)
-    return {name: np.array([row[place] for row in rows], kinds[place]) for place, name in enumerate(names)}
-
-
-def test_people_are_the_different_boxes_of_each_keyframe():
-    assert ava.people(_people()).tolist() == [0, 2, 3]
-    again = ava.join([_people(), _people()])
+def test_people_are_the_different_boxes_of_each_keyframe(few):
+    assert ava.people(few).tolist() == [0, 2, 3]
+    again = ava.join([few, few])
     assert ava.people(again).tolist() == [0, 2, 3]
     first, person = ava.different_boxes(again, np.array([0, 0, 1, 2, 3] * 2))
     assert first.tolist() == [0, 2, 3] and person.tolist() == [0, 0, 1, 2, -1] * 2
 
 
-def test_parts_are_taken_by_video():
-    columns = _people()
+def test_parts_are_taken_by_video(few):
+    columns = few
     part = {name: values[2:3] for name, values in columns.items()}
     assert ava.on_videos_of(columns, part)['timestamp'].tolist() == [1.0, 2.0, 3.0]
     assert ava.join([part, part])['video'].tolist() == ['a', 'a']
 
 
-def test_rows_of_other_classes_are_left_out():
-    assert ava.of_classes(_people(), {2: 'b', 3: 'c'})['video'].tolist() == ['b', 'a']
-    assert len(ava.of_classes(_people(), {})['video']) == 0
+def test_rows_of_other_classes_are_left_out(few):
+    assert ava.of_classes(few, {2: 'b', 3: 'c'})['video'].tolist() == ['b', 'a']
+    assert len(ava.of_classes(few, {})['video']) == 0
 
 
 @pytest.mark.parametrize('sizes', [(5,) * 40, (60, *(2,) * 40), (3, 1, 4, 1, 5), (7,), ()])

@@ -1,6 +1,5 @@
 import math
 
-import numpy as np
 import pytest
 
 from vidloc.metrics import ava, frequency
@@ -17,29 +16,16 @@ def test_groups_and_their_means():
         frequency.groups(counts, head=1, tail=2)
 
 
-def _people():
-    names = ('video', 'timestamp', 'x1', 'y1', 'x2', 'y2', 'action_id')
-    rows = [
-        ('b', 1.0, 0.1, 0.1, 0.5, 0.5, 1),
-        ('b', 1.0, 0.1, 0.1, 0.5, 0.5, 2),
-        ('a', 1.0, 0.1, 0.1, 0.5, 0.5, 2),
-        ('a', 2.0, 0.1, 0.1, 0.5, 0.5, -1),
-        ('a', 3.0, np.nan, np.nan, np.nan, np.nan, -1),
-    ]
-    kinds = (object, float, float, float, float, float, int)
-    return {name: np.array([row[place] for row in rows], kinds[place]) for place, name in enumerate(names)}
-
-
-def test_prevalence_and_label_counts():
-    columns = _people()
+def test_prevalence_and_label_counts(few):
+    columns = few
     assert frequency.label_counts(columns, {1: 'a', 2: 'b', 3: 'c'}) == {1: 1, 2: 2, 3: 0}
     assert frequency.prevalence(columns, {1: 'a', 2: 'b', 3: 'c'}) == {1: 1 / 3, 2: 2 / 3, 3: 0.0}
 
 
-def test_prior_predicts_every_class_for_every_person():
-    columns = frequency.prior_columns(_people(), {1: 0.25, 2: 0.5})
+def test_prior_predicts_every_class_for_every_person(few):
+    columns = frequency.prior_columns(few, {1: 0.25, 2: 0.5})
     assert columns['video'].tolist() == ['b', 'b', 'a', 'a', 'a', 'a']
     assert columns['action_id'].tolist() == [1, 2] * 3
     assert columns['score'].tolist() == [0.25, 0.5] * 3
-    result = ava.frame_ap(_people(), columns, {1: 'a', 2: 'b'})
+    result = ava.frame_ap(few, columns, {1: 'a', 2: 'b'})
     assert result.counts['scored'] == 6 and 0 < result.mean < 1

@@ -96,12 +96,7 @@ def _database(text: str, findings: rows.Findings) -> dict:
             twice.extend(sorted({key for key in keys if keys.count(key) > 1}))
         return entries
 
-    try:
-        root = json.loads(text, object_pairs_hook=unique)
-    except json.JSONDecodeError as error:
-        findings.stop('json-syntax', error.lineno, f'not JSON: {error.msg}', 'Check that the file is complete.')
-    except (ValueError, RecursionError) as error:
-        findings.stop('json-syntax', None, f'not JSON that can be read: {error}', 'Check the file.')
+    root = rows.json_root(text, findings, unique)
     for key in twice:
         findings.add('json-duplicate-key', None, f'{rows.shown(key)} is there twice in one object', 'Keep one of them.')
     if not isinstance(root, dict) or not isinstance(root.get('database'), dict):

@@ -101,12 +101,7 @@ def _json_entries(text: str, findings: rows.Findings) -> list[tuple[int, str, in
         return dict(pairs)
 
     fix = 'Expected {"name": index}, {"index": "name"} or ["name", ...].'
-    try:
-        root = json.loads(text, object_pairs_hook=unique)
-    except json.JSONDecodeError as error:
-        findings.stop('json-syntax', error.lineno, f'not JSON: {error.msg}', 'Check that the file is complete.')
-    except (ValueError, RecursionError) as error:
-        findings.stop('json-syntax', None, f'not JSON that can be read: {error}', 'Check the file.')
+    root = rows.json_root(text, findings, unique)
     if twice:
         findings.stop('class-name-duplicate', None, 'a name is there twice', 'List each class once.')
     if isinstance(root, list) and all(isinstance(name, str) for name in root):

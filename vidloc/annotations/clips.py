@@ -78,16 +78,7 @@ def read_clips(
         if rows.video_name(video, line, findings) is None or name is None:
             continue
         mine = labels.setdefault(video, {})
-        if name in mine:
-            findings.warn('duplicate-row', line, f'the row repeats line {mine[name]}', 'It is counted once; remove it.')
-        elif mine:
-            findings.warn(
-                'clip-two-labels',
-                line,
-                f'{rows.shown(video)} is {rows.shown(next(iter(mine)))} and {rows.shown(name)}',
-                'Both are kept; remove one if a clip has only one label.',
-            )
-        mine.setdefault(name, line)
+        rows.add_label(mine, name, video, line, findings)
     findings.finish(notes)
     return [
         VideoRecord(video, path=video, labels=tuple(ClipLabel(name) for name in mine)) for video, mine in labels.items()

@@ -55,12 +55,8 @@ def read_kinetics(
         if first != split:
             message = f'{rows.shown(video)} is in the split {split} and in {first}'
             findings.add('clip-in-two-splits', line, message, 'Take one of the rows out.')
-        elif label in labels:
-            findings.warn('duplicate-row', line, f'the row repeats line {labels[label]}', 'It is counted once.')
-        elif labels:
-            message = f'{rows.shown(video)} is {rows.shown(next(iter(labels)))} and {rows.shown(label)}'
-            findings.warn('clip-two-labels', line, message, 'Both are kept; remove one if a clip has only one label.')
-        labels.setdefault(label, line)
+        else:
+            rows.add_label(labels, label, video, line, findings)
     if not clips and not findings.problems:
         findings.add('file-empty', None, 'the list has a header and no rows', 'Check that it was copied completely.')
     if subset is not None and clips and all(split != subset for split, _ in clips.values()):

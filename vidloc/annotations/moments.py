@@ -54,12 +54,7 @@ def read_moments(
             message = f'the category is {rows.shown(label)}, the folder {rows.shown(folder)}'
             findings.warn('label-differs-from-folder', line, message, 'The category is taken; check the row.')
         mine = labels.setdefault(video, {})
-        if label in mine:
-            findings.warn('duplicate-row', line, f'the row repeats line {mine[label]}', 'It is counted once.')
-        elif mine:
-            message = f'{rows.shown(video)} is {rows.shown(next(iter(mine)))} and {rows.shown(label)}'
-            findings.warn('clip-two-labels', line, message, 'Both are kept; remove one if a clip has only one label.')
-        mine.setdefault(label, line)
+        rows.add_label(mine, label, video, line, findings)
     findings.finish(notes)
     return [
         VideoRecord(video, path=video, labels=tuple(ClipLabel(label) for label in mine))

@@ -9,10 +9,11 @@ import decimal
 import difflib
 import functools
 import io
+import json
 import os
 import pathlib
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from vidloc.annotations.records import AnnotationError, Problem
 
@@ -130,6 +131,28 @@ def csv_rows(text: str, findings: Findings) -> Iterator[tuple[int, list[str]]]:
                 yield reader.line_num, fields
     except csv.Error as error:
         findings.stop('csv-syntax', reader.line_num, f'not a row of CSV: {error}', 'Check the quotation marks.')
+
+
+def json_root(text: str, findings: Findings, pairs: Callable[[list[tuple[str, object]]], object] | None = None):
+    """The value of a JSON text; pairs: json's object_pairs_hook. Stops at what is no JSON."""
+    try:
+        return json.loads(text, object_pairs_hook=pairs)
+    except json.JSONDecodeError as error:
+        findings.stop('json-syntax', error.lineno, f'not JSON: {error.msg}', 'Check that the file is complete.')
+    except (ValueError, RecursionError) as error:
+        findings.stop('json-syntax', None, f'not JSON that can be read: {error}', 'Check the file.')
+
+
+def add_label(
+    labels: dict[str | None, int | None], label: str | None, video: str, line: int | None, findings: Findings
+) -> None:
+    """Adds a label to those of a clip, {label: line}; warns of one that is there and of a second one."""
+    if label in labels:
+        findings.warn('duplicate-row', line, f'the row repeats line {labels[label]}', 'It is counted once; remove it.')
+    elif labels:
+        message = f'{shown(video)} is {shown(next(iter(labels)))} and {shown(label)}'
+        findings.warn('clip-two-labels', line, message, 'Both are kept; remove one if a clip has only one label.')
+    labels.setdefault(label, line)
 
 
 def is_header(row: Sequence[str]) -> bool:
@@ -322,6 +345,7 @@ def safe_track(track: str) -> str:
 
 
 def write_csv(path: str | os.PathLike, rows: Iterable[Sequence[str]]) -> None:
+    """Rows without a header, quoted where needed; the file appears whole or not at all."""
     text = io.StringIO()
     csv.writer(text, lineterminator='\n').writerows(rows)
     write_text(path, text.getvalue())

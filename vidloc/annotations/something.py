@@ -93,12 +93,7 @@ def write_something(path: str | os.PathLike, records: Iterable[VideoRecord]) -> 
 
 def _entries(text: str, findings: rows.Findings) -> Iterable[tuple[str, int | None, str, str | None]]:
     """(where, line, id, label or None) of the clips of a JSON list."""
-    try:
-        root = json.loads(text)
-    except json.JSONDecodeError as error:
-        findings.stop('json-syntax', error.lineno, f'not JSON: {error.msg}', 'Check that the file is complete.')
-    except (ValueError, RecursionError) as error:
-        findings.stop('json-syntax', None, f'not JSON that can be read: {error}', 'Check the file.')
+    root = rows.json_root(text, findings)
     if not isinstance(root, list):
         what = 'the list of classes' if isinstance(root, dict) else 'no list'
         findings.stop('json-layout', 1, f'this is {what}, not a list of clips', _FIX)

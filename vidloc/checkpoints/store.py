@@ -4,22 +4,21 @@ Imports nothing of ours, so that anything may use it: a state is any pytree of a
 names (path keys joined by '/'), and turning one run form into another is a function that the caller passes
 in.
 
-A step's folder holds `state` (the arrays), `about` (format and fingerprint), `metrics` (when there are any)
-and `manifest.json` (size and checksum of every file, written before the commit). Reading checks the manifest
-and falls back to the step before if a checkpoint is damaged, naming it; a writer then puts the damaged one
-aside, never deletes it. Frozen parameters are not in there but once beside it (checkpoints/frozen.py).
+A step's folder holds `state` (the arrays), `about` (format, fingerprint and metrics), `manifest.json` (size and
+checksum of every file, written before the commit) and `figures.json` (metrics that were found later). Reading
+checks the manifest and falls back to the step before if a checkpoint is damaged, naming it; a writer then puts
+the damaged one aside, never deletes it. Frozen parameters are not in there but once beside it (checkpoints/frozen.py).
 """
 
 import dataclasses
 import json
 import logging
 import math
-import operator
 import os
 import pathlib
 import re
 import zlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -27,6 +26,7 @@ import numpy as np
 
 FORMAT = 1
 _MANIFEST = 'manifest.json'
+_FIGURES = 'figures.json'
 _UNLISTED = (_MANIFEST, '_CHECKPOINT_METADATA')  # orbax writes the second one again after the commit
 Flat = Mapping[str, Any]
 Convert = Callable[[Flat, Flat], dict[str, Any]]
@@ -83,7 +83,7 @@ class Store:
 
     def save(self, step: int, state: Any, metrics: Mapping[str, float] | None = None) -> bool:
         """Starts to write a checkpoint and returns once the arrays are copied; False if this step is there
-        already, with metrics or without any to add: a checkpoint without metrics is written anew with them.
+        already, with metrics or without any to add: metrics are added to a checkpoint that has none.
 
         metrics: finite ones are kept; the checkpoint can be the best only if the policy's metric is among
         them. Raises CheckpointError if this save, or the one before it, failed.
@@ -99,7 +99,10 @@ class Store:
             if step in self.steps():
                 if not kept or self.metrics(step):
                     return False
-                manager.delete(step)
+                if jax.process_index() == 0:
+                    write_json(self._directory / str(step) / _FIGURES, kept)
+                _barrier('figures_added')
+                return True
             self._saving = step
             manager.save(
                 step,
@@ -109,7 +112,6 @@ class Store:
                         {'format': FORMAT, 'step': step, 'fingerprint': self._fingerprint, 'metrics': kept}
                     ),
                 ),
-                metrics=kept if self._policy.best in kept else None,
                 force=True,
             )
         except (OSError, ValueError, RuntimeError) as error:
@@ -148,12 +150,9 @@ class Store:
             import orbax.checkpoint as ocp
             from orbax.checkpoint import checkpoint_managers as policies
 
-            # A save before an evaluation has no figures yet, which orbax would say each time.
-            logging.getLogger('absl').addFilter(_without_figures)
             if jax.process_index() == 0:
                 self._directory.mkdir(parents=True, exist_ok=True)
-                # orbax reads every checkpoint's metrics when it starts: one that is broken would stop the
-                # run.
+                # A damaged one must not take the place of one that is kept.
                 for step in self.steps():
                     if problem := self._problem(step, thorough=False):
                         self._put_aside(step, problem)
@@ -161,22 +160,12 @@ class Store:
             keep: list[Any] = [policies.LatestN(n=self._policy.keep)]
             if self._policy.every:
                 keep.append(policies.EveryNSteps(interval_steps=self._policy.every))
-            rank = None
             if self._policy.best:
-                rank = operator.itemgetter(self._policy.best)
-                keep.append(
-                    policies.BestN(
-                        get_metric_fn=rank,
-                        n=1,
-                        reverse=not self._policy.larger_is_better,
-                        keep_checkpoints_without_metrics=False,
-                    )
-                )
+                keep.append(_Best(self))
             self._manager = ocp.CheckpointManager(
                 self._directory,
                 options=ocp.CheckpointManagerOptions(
                     preservation_policy=policies.AnyPreservationPolicy(keep),
-                    best_fn=rank,  # without it orbax does not write the metrics down
                     cleanup_tmp_directories=True,
                     enable_async_checkpointing=True,
                     async_options=ocp.AsyncOptions(post_finalization_callback=self._write_manifest),
@@ -202,8 +191,9 @@ class Store:
     def metrics(self, step: int) -> dict[str, float]:
         """What save() was given with this step ({} if nothing, or if it cannot be read)."""
         try:
-            return self._about(step)['metrics']
-        except _Damaged:
+            added = self._directory / str(step) / _FIGURES
+            return json.loads(added.read_text()) if added.exists() else self._about(step)['metrics']
+        except (_Damaged, OSError, ValueError):
             return {}
 
     def latest(self) -> int | None:
@@ -387,8 +377,15 @@ def _differences(stored: Flat, wanted: Flat, partial: bool) -> list[str]:
     return found
 
 
-def _without_figures(record: logging.LogRecord) -> bool:
-    return 'did not provide metrics' not in record.getMessage()
+@dataclasses.dataclass(frozen=True)
+class _Best:
+    """orbax's preservation policy that keeps store.best(); orbax's own takes figures only when a step is saved."""
+
+    store: Store
+
+    def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
+        best = self.store.best()
+        return [checkpoint.step == best for checkpoint in checkpoints]
 
 
 def _files(folder: pathlib.Path) -> list[str]:

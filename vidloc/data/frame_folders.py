@@ -8,6 +8,7 @@ first number that is there is frame 0, at time 0. mmaction2 puts optical flow (`
 import dataclasses
 import functools
 import itertools
+import logging
 import os
 import re
 import stat
@@ -187,8 +188,9 @@ def _walk(folder: str) -> Iterator[tuple[str, str | None]]:
                         kind = 'video'
                     elif entry.is_dir():
                         inner.append(entry.path)
-        except OSError:
-            continue  # what cannot be listed holds nothing that can be read: its videos are missing
+        except OSError as error:
+            logging.warning('%s cannot be listed: %s; its videos count as missing', folder, error.strerror)
+            continue
         yield folder, kind
         if kind != 'picture':
             todo += [(path, (*above, real)) for path in sorted(inner, reverse=True)]

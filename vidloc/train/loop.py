@@ -29,8 +29,8 @@ class Rhythm:
     """When the loop does what, in steps; 0 means never but at the end.
 
     log: averaged training figures. evaluate: all evaluation sources. save: a checkpoint (one is also written before
-    every evaluation, and again with its figures after it). broken_share: the run stops when surely more than this share
-    of the examples is unreadable.
+    every evaluation, whose figures are added to it). broken_share: the run stops when surely more than this share of
+    the examples is unreadable.
     """
 
     log: int = 50
@@ -161,7 +161,7 @@ class Fit:
                 evaluated: dict[str, float] = {}
                 if _due(done, self.rhythm.evaluate) or last:
                     self._settle(0)
-                    # Before the evaluation, which may take long or fail; it is written anew with the figures.
+                    # Before the evaluation, which may take long or fail; the figures are added to it.
                     self.store.save(done, state, {})
                     evaluated = self.evaluate(state, done)
                     self.writer.scalars(done, evaluated)
