@@ -9,7 +9,7 @@ import warnings
 import numpy as np
 import pytest
 
-from vidloc.annotations import formats, plain_pickle, proposals
+from vidloc.annotations import formats, proposals
 from vidloc.annotations.records import AnnotationError, PersonBox, VideoRecord
 
 ARRAY = np.array([[0.011, 0.157, 0.655, 0.983, 0.998163], [0.0, 0.25, 1.0, 0.5, 0.0]])
@@ -80,20 +80,6 @@ def test_protocols(tmp_path, protocol, names):
     assert second.keyframes == (902.0, 903.0)
     assert [[*box.box, box.score] for box in second.boxes] == ARRAY.tolist()
     assert all(type(number) is float for box in second.boxes for number in (*box.box, box.score, box.time))
-
-
-@pytest.mark.parametrize('protocol', range(6))
-def test_other_plain_data(protocol):
-    value = {
-        'a': [1, -5, 10**12, 2.5, None, True, False, 'é', b'\xff\x00', (), (1,), (1, (2, 3, 4, 5))],
-        'b': np.float32(0.25),
-        'c': np.asfortranarray(np.arange(6, dtype='>i4').reshape(2, 3)),
-        'd': {'e': np.array([True, False]), 'f': np.uint8(3), 'g': b''},
-    }
-    found = plain_pickle.loads(pickle.dumps(value, protocol))
-    assert found['a'] == value['a'] and found['b'] == 0.25 and found['d']['f'] == 3 and found['d']['g'] == b''
-    assert np.array_equal(found['c'], value['c']) and found['c'].dtype == np.int32
-    assert found['d']['e'].dtype == bool and found['d']['e'].tolist() == [True, False]
 
 
 def _python_2(protocol: int) -> bytes:

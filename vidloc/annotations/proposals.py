@@ -14,7 +14,8 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 
-from vidloc.annotations import ava, plain_pickle, rows
+from vidloc import plain_pickle
+from vidloc.annotations import ava, rows
 from vidloc.annotations.records import PersonBox, Problem, VideoRecord
 
 LARGEST = 4 << 30  # bytes
