@@ -1,19 +1,21 @@
 """The block, the stack and the two forms of its parameters."""
 
 import functools
+import math
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vidloc.models import layers
+from vidloc.models import attention, dense, layers
 
 BLOCK = layers.Block(width=8, hidden=16, heads=2)
 
 
 def _stack(segments=(), **changes):
-    block = BLOCK.clone(**{name: changes.pop(name) for name in ('dropout', 'rescale', 'dtype') if name in changes})
+    fields = ('dropout', 'rescale', 'dtype', 'norm', 'bias', 'qk_norm', 'layer_scale')
+    block = BLOCK.clone(**{name: changes.pop(name) for name in fields if name in changes})
     return layers.Stack(block=block, layers=changes.pop('layers', 6), segments=segments, **changes)
 
 
@@ -60,8 +62,8 @@ def test_names_shapes_and_starts():
 
 
 def test_projections_have_the_fan_of_the_matrix():
-    dense = layers.Dense((64,), (4, 16))
-    kernel = dense.init(jax.random.key(0), jnp.zeros((1, 64)))['params']['kernel']
+    module = dense.Dense((64,), (4, 16))
+    kernel = module.init(jax.random.key(0), jnp.zeros((1, 64)))['params']['kernel']
     limit = np.sqrt(6 / (64 + 64))  # Xavier uniform of a 64 x 64 matrix
     assert 0.98 * limit < np.abs(kernel).max() <= limit
     bias = layers.Mlp(64, 64).init(jax.random.key(0), jnp.zeros((1, 1, 64)), train=False)['params']['fc1']['bias']
@@ -129,7 +131,7 @@ def test_conversion_refuses_what_does_not_fit():
 class _Mask(layers.Block):
     """Shifts its input by one binary digit and puts its dropout mask in the free place, to make masks visible."""
 
-    def __call__(self, x, *, train, valid=None, drop_path=None, examples=None):
+    def __call__(self, x, *, train, valid=None, rope=None, drop_path=None, examples=None):
         dropped = self.drop(jnp.ones_like(x), deterministic=not train) > 0
         return 2 * x + dropped + 0 * self.ln1(x)
 
@@ -214,3 +216,105 @@ def test_tokens_that_are_not_valid_are_not_attended_to():
     changed = x.at[:, 2].set(x[:, 2, ::-1])
     np.testing.assert_array_equal(run(x)[0, :2], run(changed)[0, :2])
     assert np.abs(run(x)[1, :2] - run(changed)[1, :2]).max() > 1e-3
+
+
+def _random(tree):
+    """Random biases, norms and scales: those of a start would hide mistakes."""
+    rng = np.random.default_rng(0)
+    return jax.tree.map(lambda leaf: rng.normal(0, 0.5, leaf.shape).astype(np.float32), tree)
+
+
+def _run(stack, params, x, **options):
+    def run(params, x):
+        return stack.apply({'params': params}, x, train=False, method='run_blocks', **options)
+
+    return jax.jit(run)(params, x)
+
+
+def test_taps_are_what_the_layers_gave_in_the_order_asked_for():
+    stack = _stack(((0, 0), (1, 3)), layers=4)
+    params, x = _start(stack), _tokens()
+    out, taps = _run(stack, params, x, taps=(2, 0, 2, 3))
+    one = jax.jit(lambda params, x: BLOCK.apply({'params': params}, x, train=False))
+    wanted, y = [], x
+    for i in range(4):
+        y = one(layers.to_canonical(params)[f'block_{i:02d}'], y)
+        wanted.append(y)
+    assert len(taps) == 4
+    for tap, i in zip(taps, (2, 0, 2, 3), strict=True):
+        np.testing.assert_allclose(tap, wanted[i], atol=1e-5)
+    np.testing.assert_array_equal(out, taps[3])
+    with pytest.raises(ValueError, match=r'taps \[4\]: the layers are 0 to 3'):
+        _run(stack, params, x, taps=(1, 4))
+
+
+def test_a_block_with_every_switch_equals_its_formula():
+    """RMS norms, norms of queries and keys, no biases, scaled branches, rotary positions."""
+    block = BLOCK.clone(norm='rms', bias='none', qk_norm=True, layer_scale=0.1, gelu_approximate=False, eps=1e-3)
+    x = _tokens()
+    start = jax.eval_shape(lambda: block.init(jax.random.key(0), x, train=False)['params'])
+    assert set(start) == {'ln1', 'attn', 'gamma1', 'ln2', 'mlp', 'gamma2'} and set(start['ln1']) == {'scale'}
+    assert set(start['attn']['query']) == {'kernel'} and set(start['attn']['out']) == {'kernel', 'bias'}
+    p = _random(start)
+    angle = np.repeat(np.arange(3)[:, None] * [1.0, 0.3], 2, axis=1)
+    rope = (np.cos(angle), np.sin(angle))
+    got = _apply(block, p, x, rope=rope)
+
+    def rms(x, norm):
+        return x / np.sqrt(np.mean(x**2, axis=-1, keepdims=True) + 1e-3) * norm['scale']
+
+    x = np.asarray(x, np.float64)
+    y = rms(x, p['ln1'])
+    q, k, v = (np.einsum('mnd,dhe->mnhe', y, p['attn'][name]['kernel']) for name in ('query', 'key', 'value'))
+    q, k = (
+        rms(part.reshape(x.shape), p['attn'][f'{name}_norm']).reshape(part.shape)
+        for part, name in ((q, 'query'), (k, 'key'))
+    )
+    q, k = (np.asarray(attention.rotate(jnp.asarray(part, jnp.float32), rope)) for part in (q, k))
+    weights = np.exp(np.einsum('mqhe,mkhe->mhqk', q, k) / 2)
+    mixed = np.einsum('mhqk,mkhe->mqhe', weights / weights.sum(axis=-1, keepdims=True), v)
+    out = np.einsum('mqhe,hed->mqd', mixed, p['attn']['out']['kernel']) + p['attn']['out']['bias']
+    x = x + out * p['gamma1']
+    fc1, fc2 = p['mlp']['fc1'], p['mlp']['fc2']
+    hidden = rms(x, p['ln2']) @ fc1['kernel'] + fc1['bias']
+    hidden = hidden * (1 + np.vectorize(math.erf)(hidden / np.sqrt(2))) / 2
+    x = x + (hidden @ fc2['kernel'] + fc2['bias']) * p['gamma2']
+    np.testing.assert_allclose(got, x, atol=1e-4)
+
+
+def test_layer_scale_starts_at_its_value_and_biases_of_keys_can_be_left_out():
+    params = _start(_stack(layers=2, layer_scale=0.25, bias='qv'))['blocks_00_01']
+    for name in ('gamma1', 'gamma2'):
+        np.testing.assert_array_equal(params[name], np.full((2, 8), 0.25))
+    assert 'bias' in params['attn']['query'] and 'bias' in params['attn']['value']
+    assert 'bias' not in params['attn']['key']
+    with pytest.raises(ValueError, match="norm is 'batch'; it must be one of layer, rms"):
+        _start(_stack(norm='batch'))
+
+
+def test_a_stack_gives_positions_and_valid_tokens_to_every_layer():
+    stack, x = _stack(layers=2), _tokens()
+    params = _start(stack)
+    angle = np.repeat(np.arange(3)[:, None] * [1.0, 0.3], 2, axis=1)
+    options = {'rope': (np.cos(angle), np.sin(angle)), 'valid': jnp.array([[True, True, False]] * 4)}
+    got, _ = _run(stack, params, x, **options)
+    want = x
+    for i in range(2):
+        want = _apply(BLOCK, layers.to_canonical(params)[f'block_{i:02d}'], want, **options)
+    np.testing.assert_allclose(got, want, atol=1e-5)
+    assert np.abs(got - _apply(stack, params, x)).max() > 1e-2
+
+
+@pytest.mark.parametrize('unroll', [1, 4])
+def test_what_is_computed_again_is_not_kept(unroll):
+    """Also where the layers are written out, in which XLA would find the same work twice."""
+    block = layers.Block(width=32, hidden=128, heads=2)
+    x = jax.ShapeDtypeStruct((4, 64, 32), jnp.float32)
+
+    def memory(remat):
+        stack = layers.Stack(block=block, layers=4, remat=remat, unroll=unroll)
+        params = jax.eval_shape(lambda: stack.init(jax.random.key(0), jnp.zeros((1, 2, 32)), train=False))
+        loss = jax.grad(lambda params, x: jnp.sum(stack.apply(params, x, train=True) ** 2))
+        return jax.jit(loss).lower(params, x).compile().memory_analysis().temp_size_in_bytes
+
+    assert memory('full') < 0.6 * memory('none')

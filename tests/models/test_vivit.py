@@ -17,12 +17,16 @@ _SPEC = importlib.util.spec_from_file_location(
 reference = importlib.util.module_from_spec(_SPEC)
 _SPEC.loader.exec_module(reference)
 
+# Heads of 3 channels.
 TINY = vivit.ViViT(
-    width=8, mlp=16, heads=2, spatial_layers=2, temporal_layers=1, grid=(2, 2, 3), patch=(4, 4), tubelet=2
+    width=12, mlp=16, heads=4, spatial_layers=2, temporal_layers=1, grid=(2, 2, 3), patch=(4, 4), tubelet=2
 )
+NATIVE = (4, 8, 12)  # frames and pixels of its grid
+# In no order and with a repetition; layer 2 is that of the temporal encoder.
+TAPS = {'tokens': (2, 0, 1, 2), 'rois': (1, 0, 1)}
 
 
-def _video(batch=2, frames=4, height=8, width=12):
+def _video(batch=2, frames=NATIVE[0], height=NATIVE[1], width=NATIVE[2]):
     video = jax.random.normal(jax.random.key(5), (batch, frames, height, width, 3))
     return video, jnp.ones((batch, frames), bool)
 
@@ -47,32 +51,50 @@ def _compiled(model, train=False):
     )
 
 
-@pytest.mark.parametrize('jit', [False, True])
-@pytest.mark.parametrize('cls', [False, True])
-@pytest.mark.parametrize('temporal_on', ['tokens', 'rois'])
-def test_forward_equals_numpy_in_float64(temporal_on, cls, jit):
-    if not jit and cls != (temporal_on == 'rois'):
-        pytest.skip('two of the four forms run without jit')
-    model = TINY.clone(temporal_on=temporal_on, cls=cls)
-    params = _random(model)
-    video, valid = _video()
-    if jit:
-        got = _compiled(model)(params, video, valid)
-    else:
-        got = model.apply({'params': params}, video, valid, train=False)
+def _compare(got, video, params, model):
+    """Grid, summary and taps of every example against NumPy."""
     exact = jax.tree.map(lambda x: np.asarray(x, np.float64), layers.to_canonical(params))
-    for i in range(2):
-        grid, pooled = reference.forward(np.asarray(video[i], np.float64), exact, temporal_on)
+    assert len(got.taps) == len(model.taps)
+    for i in range(len(video)):
+        clip = np.asarray(video[i], np.float64)
+        grid, pooled, within = reference.forward(clip, exact, model.temporal_on, model.grid)
+        assert got.grid.shape[1:] == grid.shape
         np.testing.assert_allclose(got.grid[i], grid, atol=1e-4)
         if pooled is None:
             assert got.pooled is None
         else:
             np.testing.assert_allclose(got.pooled[i], pooled, atol=1e-4)
+        for tap, layer in zip(got.taps, model.taps, strict=True):
+            np.testing.assert_allclose(tap[i], within[layer], atol=1e-4)
 
 
-@pytest.mark.parametrize('temporal_on', ['tokens', 'rois'])
-def test_the_parameters_are_those_of_the_public_base_model(temporal_on):
+@pytest.mark.parametrize(
+    ('temporal_on', 'cls', 'size', 'jit'),
+    [
+        ('tokens', False, NATIVE, True),
+        ('tokens', True, (8, 4, 20), True),
+        ('rois', False, (1, 4, 8), True),
+        ('rois', True, NATIVE, True),
+        ('rois', True, NATIVE, False),
+    ],
+)
+def test_forward_equals_numpy_in_float64(temporal_on, cls, size, jit):
+    """The learned grid, other sizes and lengths, and a single image, whose frame fills the tubelet; with taps."""
+    model = TINY.clone(temporal_on=temporal_on, cls=cls, taps=TAPS[temporal_on])
+    params = _random(model)
+    video, valid = _video(2, *size)
+    if jit:
+        got = _compiled(model)(params, video, valid)
+    else:
+        got = model.apply({'params': params}, video, valid, train=False)
+    assert got.grid.shape == (2, max(1, size[0] // 2), size[1] // 4, size[2] // 4, 12)
+    np.testing.assert_array_equal(got.valid, np.ones((2, max(1, size[0] // 2)), bool))
+    _compare(got, video, params, model)
+
+
+def test_the_parameters_are_those_of_the_public_base_model():
     """Scenic's ViViT-B/16x2 factorised encoder with 400 classes: 268 leaves, 115,062,928 parameters."""
+    assert _shapes(TINY.clone(temporal_on='rois')) == _shapes(TINY)
     backbone = vivit.ViViT(
         width=768,
         mlp=3072,
@@ -81,7 +103,6 @@ def test_the_parameters_are_those_of_the_public_base_model(temporal_on):
         temporal_layers=4,
         grid=(16, 14, 14),
         cls=True,
-        temporal_on=temporal_on,
     )
     heads = {'clips': classification_head.ClassificationHead(400)}
     model = localizer.Localizer(backbone, heads, preprocess.Preprocess())
@@ -149,82 +170,79 @@ def test_temporal_on_tokens_and_on_rois_agree_for_a_grid_of_one_place():
         np.testing.assert_allclose(a, b, atol=1e-5)
 
 
-@pytest.mark.parametrize('temporal_on', ['tokens', 'rois'])
-def test_padding_frames_change_no_other_token(temporal_on):
-    model = TINY.clone(cls=True, temporal_on=temporal_on)
+@pytest.mark.parametrize(('temporal_on', 'size'), [('tokens', (8, 4, 20)), ('rois', NATIVE)])
+def test_padding_frames_change_no_other_token(temporal_on, size):
+    model = TINY.clone(cls=True, temporal_on=temporal_on, taps=TAPS[temporal_on])
     params = _random(model)
-    video, valid = _video()
+    video, valid = _video(2, *size)
     valid = valid.at[0, 2:].set(False).at[1, 3].set(False)  # a token of example 1 is half real
     run = _compiled(model)
     a, b = run(params, video, valid), run(params, video.at[0, 2:].set(9.0), valid)
-    np.testing.assert_array_equal(a.valid, [[True, False], [True, True]])
+    assert a.valid[0, 0] and not a.valid[0, 1:].any() and a.valid[1].all()
     np.testing.assert_allclose(a.grid[0, 0], b.grid[0, 0], atol=1e-5)
     assert np.abs(a.grid[0, 1] - b.grid[0, 1]).max() > 1e-2
     if temporal_on == 'rois':
         np.testing.assert_allclose(a.pooled, b.pooled, atol=1e-5)
 
 
-@pytest.mark.parametrize(('frames', 'height', 'width'), [(4, 12, 12), (8, 4, 20), (2, 8, 12)])
-def test_any_grid_runs_with_the_same_parameters(frames, height, width):
-    video, valid = _video(1, frames, height, width)
-    encoded = _compiled(TINY)(_random(TINY), video, valid)
-    assert encoded.grid.shape == (1, frames // 2, height // 4, width // 4, 8)
-    assert np.all(np.isfinite(encoded.grid))
+def _shapes(model, **size):
+    """Only traced: what is refused is refused before anything is computed."""
+    return jax.eval_shape(lambda: model.init(jax.random.key(0), *_video(1, **size), train=False)['params'])
 
 
 def test_sizes_and_fields_that_do_not_fit_are_refused():
-    params = _random(TINY)
     for size in ({'frames': 3}, {'height': 9}, {'width': 11}):
-        video, valid = _video(1, **size)
         with pytest.raises(ValueError, match=f'{next(iter(size))} .* no multiple'):
-            TINY.apply({'params': params}, video, valid, train=False)
-    video, valid = _video(1)
+            _shapes(TINY, **size)
     for field in ('temporal_on', 'tubelet_init', 'position_init'):
         with pytest.raises(ValueError, match=f"{field} is 'other'; it must be one of"):
-            TINY.clone(**{field: 'other'}).init(jax.random.key(0), video, valid, train=False)
+            _shapes(TINY.clone(**{field: 'other'}))
     with pytest.raises(ValueError, match='spatial, temporal'):
-        TINY.clone(segments={'depth': ((0, 1),)}).init(jax.random.key(0), video, valid, train=False)
+        _shapes(TINY.clone(segments={'depth': ((0, 1),)}))
 
 
-def test_tubelet_filters():
-    shape = (3, 4, 4, 3, 5)
-    start = {name: np.asarray(init(jax.random.key(0), shape)) for name, init in vivit.TUBELET_INITS.items()}
-    image = start['central'][1]
-    assert 0.7 < image.std() * np.sqrt(48) < 1.3  # LeCun normal of 4 x 4 x 3 inputs
-    assert not start['central'][[0, 2]].any()  # the frame axis is the first
-    np.testing.assert_allclose(start['mean'], np.broadcast_to(image / 3, shape), rtol=1e-6)
-    np.testing.assert_allclose(start['difference'][2], image / np.sqrt(2), rtol=1e-6)
-    np.testing.assert_array_equal(start['difference'].sum(0), 0)
-    assert 0.8 < start['random'].std() * np.sqrt(144) < 1.2
-    with pytest.raises(ValueError, match='at least 2 frames'):
-        vivit.TUBELET_INITS['difference'](jax.random.key(0), (1, 4, 4, 3, 5))
+@pytest.mark.parametrize(('temporal_on', 'wrong', 'last'), [('tokens', 3, 2), ('tokens', -1, 2), ('rois', 2, 1)])
+def test_taps_that_are_no_layers_are_refused(temporal_on, wrong, last):
+    """In 'rois' mode the temporal encoder does not run on tokens, so its layers are none."""
+    text = rf"taps \[{wrong}\]: with temporal_on='{temporal_on}' there are those from 0 to {last}"
+    with pytest.raises(ValueError, match=text):
+        _shapes(TINY.clone(temporal_on=temporal_on, taps=(0, wrong)))
 
 
 def test_position_starts():
-    video, valid = _video(1)
     model = TINY.clone(position_init='sincos', position_amplitude=0.25, temporal_position_std=3.0, cls=True)
-    params = jax.jit(lambda: model.init(jax.random.key(0), video, valid, train=False)['params'])()
-    spatial = np.asarray(params['spatial']['position'][0])
-    assert spatial.shape == (7, 8) and not spatial[0].any()
-    np.testing.assert_allclose((spatial[1:] ** 2).sum(-1), 4 * 0.25**2, rtol=1e-5)
-    assert 1.0 < params['temporal']['position'].std() < 6.0
+
+    @jax.jit
+    def start():
+        params = model.init(jax.random.key(0), *_video(1), train=False)['params']
+        return {name: params[name]['position'] for name in ('spatial', 'temporal')}
+
+    position = start()
+    spatial = np.asarray(position['spatial'][0])
+    assert spatial.shape == (7, 12) and not spatial[0].any()
+    np.testing.assert_allclose((spatial[1:] ** 2).sum(-1), 6 * 0.25**2, rtol=1e-5)
+    assert 1.0 < position['temporal'].std() < 6.0
 
 
 def test_bfloat16_and_gradients_with_dropout_and_drop_path():
-    model = TINY.clone(dtype=jnp.bfloat16, dropout=0.1, drop_path=0.2, cls=True, remat='full')
+    model = TINY.clone(dtype=jnp.bfloat16, cls=True, temporal_on='rois')
     params = _random(TINY.clone(cls=True))
     video, valid = _video()
 
     def loss(params, key):
-        encoded = model.apply({'params': params}, video, valid, train=True, rngs={'dropout': key})
-        return jnp.mean(encoded.grid.astype(jnp.float32) ** 2)
+        random = model.clone(dtype=jnp.float32, dropout=0.1, drop_path=0.2)
+        encoded = random.apply({'params': params}, video, valid, train=True, rngs={'dropout': key})
+        return sum(jnp.mean(x.astype(jnp.float32) ** 2) for x in (encoded.grid, encoded.pooled))
 
     gradient = jax.jit(jax.value_and_grad(loss))
     value, grads = gradient(params, jax.random.key(0))
     assert value != gradient(params, jax.random.key(1))[0]
     for leaf in jax.tree.leaves(grads):
         assert leaf.dtype == jnp.float32 and np.all(np.isfinite(leaf)) and np.abs(leaf).max() > 0
-    got = _compiled(TINY.clone(dtype=jnp.bfloat16, cls=True))(params, video, valid).grid
-    assert got.dtype == jnp.bfloat16
-    want = _compiled(TINY.clone(cls=True))(params, video, valid).grid
-    assert np.abs(got.astype(jnp.float32) - want).mean() < 0.05
+    got = _compiled(model)(params, video, valid)
+    assert got.grid.dtype == got.pooled.dtype == jnp.bfloat16
+    exact = jax.tree.map(lambda x: np.asarray(x, np.float64), layers.to_canonical(params))
+    for i in range(2):
+        grid, pooled, _ = reference.forward(np.asarray(video[i], np.float64), exact, 'rois', TINY.grid)
+        assert np.abs(got.grid[i].astype(np.float32) - grid).mean() < 0.05
+        assert np.abs(got.pooled[i].astype(np.float32) - pooled).mean() < 0.05

@@ -5,9 +5,9 @@ one entry a segment of consecutive layers, stacked along a first axis: `<stack>/
 `to_run` and `to_canonical` convert trees on the host; nothing is stacked inside a compiled step.
 """
 
-import math
+import functools
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -16,73 +16,18 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
+from vidloc.models import attention, dense
+
 Segments = tuple[tuple[int, int], ...]
 
 _SEGMENT = re.compile(r'blocks_(\d+)_(\d+)')
 _LAYER = re.compile(r'block_(\d+)')
+# Checkpointed: their derivative keeps their input, in place of what they compute on the way, which is as large.
+NORMS = {'layer': nn.checkpoint(nn.LayerNorm), 'rms': nn.checkpoint(nn.RMSNorm)}
 _REMAT = {
     'full': jax.checkpoint_policies.nothing_saveable,
     'dots': jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
 }
-
-
-class Dense(nn.Module):
-    """Linear map from the last `len(inputs)` axes to `outputs` axes.
-
-    kernel [*inputs, *outputs] is initialised as the matrix [prod(inputs), prod(outputs)], so that fans are those
-    of the matrix product whatever the axes; bias [*outputs].
-    dtype: the precision of the product; parameters are float32.
-    """
-
-    inputs: tuple[int, ...]
-    outputs: tuple[int, ...]
-    kernel_init: Callable[..., Array] = nn.initializers.xavier_uniform()
-    bias_init: Callable[..., Array] = nn.initializers.zeros
-    dtype: Any = jnp.float32
-
-    def setup(self):
-        matrix = (math.prod(self.inputs), math.prod(self.outputs))
-        shape = (*self.inputs, *self.outputs)
-        self.kernel = self.param('kernel', lambda key: self.kernel_init(key, matrix).reshape(shape))
-        self.bias = self.param('bias', self.bias_init, self.outputs)
-
-    def __call__(self, x: Float[Array, '...']) -> Float[Array, '...']:
-        matrix = self.kernel.reshape(math.prod(self.inputs), math.prod(self.outputs)).astype(self.dtype)
-        lead = x.shape[: x.ndim - len(self.inputs)]
-        # One product of two matrices: a third faster on CPUs than the same product with batch axes.
-        x = x.reshape(-1, matrix.shape[0]).astype(self.dtype)
-        return (x @ matrix + self.bias.reshape(-1).astype(self.dtype)).reshape(*lead, *self.outputs)
-
-
-class Attention(nn.Module):
-    """Multi-head self-attention with biases (Vaswani et al. 2017, section 3.2); softmax in float32."""
-
-    width: int
-    heads: int
-    dtype: Any = jnp.float32
-
-    def setup(self):
-        if self.width % self.heads:
-            raise ValueError(f'width {self.width} cannot be split into {self.heads} heads')
-        split = (self.heads, self.width // self.heads)
-        self.query = Dense((self.width,), split, dtype=self.dtype)
-        self.key = Dense((self.width,), split, dtype=self.dtype)
-        self.value = Dense((self.width,), split, dtype=self.dtype)
-        self.out = Dense(split, (self.width,), dtype=self.dtype)
-
-    def __call__(self, x: Float[Array, 'M N D'], valid: Bool[Array, 'M N'] | None = None) -> Float[Array, 'M N D']:
-        """valid: tokens that may be attended to; all of them if None."""
-        query, key, value = (self._by_head(project(x)) for project in (self.query, self.key, self.value))
-        scores = jnp.einsum('bqd,bkd->bqk', query * query.shape[-1] ** -0.5, key).astype(jnp.float32)  # [M h, N, N]
-        if valid is not None:
-            scores = jnp.where(jnp.repeat(valid, self.heads, axis=0)[:, None], scores, jnp.finfo(jnp.float32).min)
-        mixed = jnp.einsum('bqk,bkd->bqd', jax.nn.softmax(scores).astype(self.dtype), value)  # [M h, N, D / h]
-        mixed = mixed.reshape(len(x), self.heads, -1, mixed.shape[-1]).transpose(0, 2, 1, 3)  # [M, N, h, D / h]
-        return self.out(mixed)  # [M, N, D]
-
-    def _by_head(self, x: jax.Array) -> jax.Array:
-        """[M, N, h, D / h] -> [M h, N, D / h]: one batch axis makes plain matrix products, faster on CPUs."""
-        return x.transpose(0, 2, 1, 3).reshape(-1, x.shape[1], x.shape[3])
 
 
 class Mlp(nn.Module):
@@ -96,13 +41,14 @@ class Mlp(nn.Module):
 
     def setup(self):
         bias = nn.initializers.normal(1e-6)
-        self.fc1 = Dense((self.width,), (self.hidden,), bias_init=bias, dtype=self.dtype)
-        self.fc2 = Dense((self.hidden,), (self.width,), bias_init=bias, dtype=self.dtype)
+        self.fc1 = dense.Dense((self.width,), (self.hidden,), bias_init=bias, dtype=self.dtype)
+        self.fc2 = dense.Dense((self.hidden,), (self.width,), bias_init=bias, dtype=self.dtype)
         self.drop = nn.Dropout(self.dropout)
 
     def __call__(self, x: Float[Array, 'M N D'], *, train: bool) -> Float[Array, 'M N D']:
-        x = jax.nn.gelu(self.fc1(x), approximate=self.approximate)
-        return self.fc2(self.drop(x, deterministic=not train))
+        # A derivative of its own would keep four arrays of the size of `hidden`.
+        gelu = jax.checkpoint(functools.partial(jax.nn.gelu, approximate=self.approximate))
+        return self.fc2(self.drop(gelu(self.fc1(x)), deterministic=not train))
 
 
 class Block(nn.Module):
@@ -112,6 +58,9 @@ class Block(nn.Module):
     dropout: after the attention, inside and after the MLP.
     rescale: divide what drop path keeps by the probability of keeping (timm does, Scenic's ViViT does not).
     gelu_approximate: the tanh form of GELU.
+    norm: 'layer' or 'rms' (a scale and no bias, no mean taken off). eps: of all its norms.
+    bias, qk_norm, kernel: see attention.Attention.
+    layer_scale: 0: none; else each branch is multiplied by a learned vector that starts at this value (CaiT).
     dtype: of the products and the activations; norms and softmax take their statistics in float32.
     """
 
@@ -121,15 +70,29 @@ class Block(nn.Module):
     dropout: float = 0.0
     rescale: bool = False
     gelu_approximate: bool = True
+    norm: str = 'layer'
     eps: float = 1e-6
+    bias: str = 'full'
+    qk_norm: bool = False
+    layer_scale: float = 0.0
+    kernel: str = 'xla'
     dtype: Any = jnp.float32
 
     def setup(self):
-        self.ln1 = nn.LayerNorm(epsilon=self.eps, dtype=self.dtype)
-        self.attn = Attention(self.width, self.heads, self.dtype)
-        self.ln2 = nn.LayerNorm(epsilon=self.eps, dtype=self.dtype)
+        if self.norm not in NORMS:
+            raise ValueError(f'norm is {self.norm!r}; it must be one of {", ".join(NORMS)}')
+        norm = NORMS[self.norm]
+        self.ln1 = norm(epsilon=self.eps, dtype=self.dtype)
+        self.attn = attention.Attention(
+            self.width, self.heads, self.bias, self.qk_norm, self.eps, self.kernel, self.dtype
+        )
+        self.ln2 = norm(epsilon=self.eps, dtype=self.dtype)
         self.mlp = Mlp(self.width, self.hidden, self.dropout, self.gelu_approximate, self.dtype)
         self.drop = nn.Dropout(self.dropout)
+        if self.layer_scale:
+            start = nn.initializers.constant(self.layer_scale)
+            self.gamma1 = self.param('gamma1', start, (self.width,))
+            self.gamma2 = self.param('gamma2', start, (self.width,))
 
     def __call__(
         self,
@@ -137,18 +100,21 @@ class Block(nn.Module):
         *,
         train: bool,
         valid: Bool[Array, 'M N'] | None = None,
+        rope: attention.Rope | None = None,
         drop_path: Float[Array, ''] | None = None,
         examples: int | None = None,
     ) -> Float[Array, 'M N D']:
-        """x: M sequences; valid: tokens that may be attended to.
+        """x: M sequences; valid: tokens that may be attended to; rope: see attention.rotate.
 
         drop_path: probability of leaving out a branch, drawn per branch and example; used only in training.
         examples: the sequences are those of so many examples, example by example (None: M); all the sequences of
           an example share their draw.
         """
-        branch = self.drop(self.attn(self.ln1(x), valid), deterministic=not train)
+        branch = self.drop(self.attn(self.ln1(x), valid, rope), deterministic=not train)
+        branch = branch * self.gamma1.astype(self.dtype) if self.layer_scale else branch
         x = x + self._keep(branch, drop_path, examples, train)
         branch = self.drop(self.mlp(self.ln2(x), train=train), deterministic=not train)
+        branch = branch * self.gamma2.astype(self.dtype) if self.layer_scale else branch
         return x + self._keep(branch, drop_path, examples, train)
 
     def _keep(self, branch: jax.Array, drop_path: jax.Array | None, examples: int | None, train: bool) -> jax.Array:
@@ -207,40 +173,71 @@ class Stack(nn.Module):
         *,
         train: bool,
         valid: Bool[Array, 'M N'] | None = None,
+        rope: attention.Rope | None = None,
         examples: int | None = None,
-    ) -> Float[Array, 'M N D']:
-        """x [M, N, D] through all the layers; the arguments are those of Block."""
+        taps: tuple[int, ...] = (),
+    ) -> tuple[Float[Array, 'M N D'], tuple[Float[Array, 'M N D'], ...]]:
+        """x through all the layers -> (their result, what each of the layers `taps` gave, in that order).
+
+        The other arguments are those of Block. Raises ValueError for a tap that is no layer.
+        """
+        if wrong := [tap for tap in taps if not 0 <= tap < self.layers]:
+            raise ValueError(f'taps {wrong}: the layers are 0 to {self.layers - 1}')
         block = self.block.clone(parent=None)
         drop_path = train and self.drop_path > 0
         random = drop_path or (train and block.dropout > 0)
         key = self.make_rng('dropout') if random else None
         rates = self.drop_path * jnp.arange(self.layers) / max(self.layers - 1, 1)  # [L]
+        # Where each layer's result goes: the place of its tap, or the last place, which nobody reads.
+        kept = sorted(set(taps))
+        places = jnp.asarray([kept.index(i) if i in kept else len(kept) for i in range(self.layers)])
 
-        def body(x: jax.Array, layer: tuple[Any, Any, Any]) -> tuple[jax.Array, None]:
-            params, layer_key, rate = layer
-            x = block.apply(
+        def run(x: jax.Array, params: Any, layer_key: jax.Array | None, rate: jax.Array | None) -> jax.Array:
+            return block.apply(
                 {'params': params},
                 x,
                 train=train,
                 valid=valid,
+                rope=rope,
                 drop_path=rate,
                 examples=examples,
                 rngs={'dropout': layer_key} if random else {},
             )
-            return x, None
 
         if self.remat != 'none':
-            body = jax.checkpoint(body, policy=_REMAT[self.remat], prevent_cse=False)
+            # Only the block: what holds the taps would otherwise be kept once a layer.
+            run = jax.checkpoint(run, policy=_REMAT[self.remat], prevent_cse=False)
+
+        def body(carry: tuple[jax.Array, jax.Array | None], layer: tuple[Any, ...]) -> tuple[Any, None]:
+            x, tapped = carry
+            params, layer_key, rate, place = layer
+            x = run(x, params, layer_key, rate)
+            if kept:
+                tapped = jax.lax.dynamic_update_index_in_dim(tapped, x, place, 0)
+            return (x, tapped), None
+
+        x = x.astype(block.dtype)
+        carry = (x, jnp.zeros((len(kept) + 1, *x.shape), x.dtype) if kept else None)
         for first, last in self.segments or ((0, self.layers - 1),):
             index = jnp.arange(first, last + 1)
             keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(index) if random else None
             params = self.stacked[f'{first:02d}_{last:02d}']
-            scanned = (params, keys, rates[first : last + 1] if drop_path else None)
-            x, _ = jax.lax.scan(body, x, scanned, unroll=min(self.unroll, last + 1 - first))
-        return x
+            rate = rates[first : last + 1] if drop_path else None
+            scanned = (params, keys, rate, places[first : last + 1])
+            carry, _ = jax.lax.scan(body, carry, scanned, unroll=self._unroll(last + 1 - first))
+        x, tapped = carry
+        return x, tuple(tapped[kept.index(tap)] for tap in taps)
+
+    def _unroll(self, count: int) -> int:
+        """Layers of a segment of `count` that are written out in each turn.
+
+        With remat there are two turns or more: without a loop XLA finds the work of the forward pass in the backward
+        one, and keeps its result in place of computing it again.
+        """
+        return min(self.unroll, count if self.remat == 'none' else max(1, count // 2))
 
     def __call__(self, x: Float[Array, 'M N D'], *, train: bool) -> Float[Array, 'M N D']:
-        return self.run_blocks(x, train=train)
+        return self.run_blocks(x, train=train)[0]
 
 
 def check_segments(segments: Segments, layers: int) -> None:

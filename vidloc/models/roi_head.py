@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from vidloc.models import features, layers
+from vidloc.models import dense, features
 from vidloc.ops import roi_align
 
 
@@ -52,7 +52,7 @@ class RoiHead(nn.Module):
         x = nn.Dropout(self.dropout)(x, deterministic=not train)
         start = nn.initializers.normal(self.kernel_std) if self.kernel_std else nn.initializers.zeros
         bias = jnp.broadcast_to(jnp.asarray(self.bias, jnp.float32), (self.classes,))
-        output = layers.Dense(
+        output = dense.Dense(
             (x.shape[-1],), (self.classes,), kernel_init=start, bias_init=lambda *_: bias, name='output'
         )
         return output(x)
