@@ -76,6 +76,22 @@ def test_classification_head_averages_valid_tokens_or_takes_the_summary():
     np.testing.assert_allclose(out, np.asarray(encoded.pooled) @ params['output']['kernel'], atol=1e-5)
 
 
+@pytest.mark.parametrize('pooled', [False, True])
+def test_classification_head_norms_the_mean(pooled):
+    encoded = _encoded(pooled)
+    head = classification_head.ClassificationHead(4, kernel_std=1.0, norm=True, norm_eps=0.1)
+    params = {
+        'norm': {'scale': jnp.linspace(0.5, 2.0, 6), 'bias': jnp.linspace(-1.0, 1.0, 6)},
+        'output': {'kernel': jax.random.normal(jax.random.key(2), (6, 4)), 'bias': jnp.arange(4.0)},
+    }
+    assert jax.tree.map(np.shape, _run(head, encoded, {})[1]) == jax.tree.map(np.shape, params)
+    out = jax.jit(lambda params: head.apply({'params': params}, encoded, {}, train=False))(params)
+    for b, times in enumerate((2, 3)):
+        mean = encoded.pooled[b] if pooled else np.asarray(encoded.grid[b, :times]).mean((0, 1, 2))
+        normed = (mean - mean.mean()) / np.sqrt(mean.var() + 0.1) * params['norm']['scale'] + params['norm']['bias']
+        np.testing.assert_allclose(out[b], normed @ params['output']['kernel'] + params['output']['bias'], atol=1e-5)
+
+
 def test_a_zero_kernel_is_the_default_start():
     for head in (classification_head.ClassificationHead(4), roi_head.RoiHead(4, (2, 2))):
         out, _ = _run(head, _encoded())

@@ -7,13 +7,14 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, UInt8, UInt32
 
 RGB = tuple[float, float, float]
+MIDDLE: RGB = (127.5, 127.5, 127.5)
 
 
 @dataclasses.dataclass(frozen=True)
 class Preprocess:
     """Colour augmentation (training only), normalisation and, if asked for, frame differences.
 
-    mean, std: per channel, on the scale 0 to 255.
+    mean, std: per channel, on the scale 0 to 255; (): those of the weights that a run starts from, else [-1, 1].
     difference: 0: colours. Otherwise the input is frame t+1 minus frame t of the normalised video, times this; the
       last difference stands twice, so that shapes stay. It is 0 where either frame is padding.
     brightness, contrast, saturation, hue: strengths; 0 leaves a step out. Brightness (on the scale 0 to 1) and hue (of
@@ -24,8 +25,8 @@ class Preprocess:
     differences make them 0.
     """
 
-    mean: RGB = (127.5, 127.5, 127.5)
-    std: RGB = (127.5, 127.5, 127.5)
+    mean: RGB | tuple[()] = ()
+    std: RGB | tuple[()] = ()
     difference: float = 0.0
     brightness: float = 0.0
     contrast: float = 0.0
@@ -44,7 +45,8 @@ class Preprocess:
         x = video.astype(jnp.float32)
         if train and (self.brightness or self.contrast or self.saturation or self.hue):
             x = jax.vmap(self._jitter)(x / 255.0, seed) * 255.0
-        x = (x - jnp.asarray(self.mean, jnp.float32)) / jnp.asarray(self.std, jnp.float32)
+        mean, std = (jnp.asarray(given or MIDDLE, jnp.float32) for given in (self.mean, self.std))
+        x = (x - mean) / std
         if not self.difference:
             return x
         if x.shape[1] < 2:

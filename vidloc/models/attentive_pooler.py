@@ -1,0 +1,201 @@
+"""A classifier that pools tokens by attention: the attentive probe of V-JEPA 2.
+
+Bardes et al. 2024, "V-JEPA", and Assran et al. 2025, "V-JEPA 2"; the parameters are those of facebookresearch/vjepa2,
+src/models/attentive_pooler.py, and of Hugging Face's VJEPA2ForVideoClassification.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float
+
+from vidloc.models import attention, dense, features, layers
+
+# The field `layers` of AttentiveHead hides the module in its annotations.
+Segments = Mapping[str, layers.Segments]
+
+MLP_RATIO = 4
+STD = 0.02
+
+
+class CrossAttention(nn.Module):
+    """Attention of queries to other tokens, head by head, with no layer behind it."""
+
+    width: int
+    heads: int
+    dtype: Any
+
+    def setup(self):
+        if self.width % self.heads:
+            raise ValueError(f'width {self.width} cannot be split into {self.heads} heads')
+        split = (self.heads, self.width // self.heads)
+        self.query = dense.Dense((self.width,), split, dtype=self.dtype)
+        self.key = dense.Dense((self.width,), split, dtype=self.dtype)
+        self.value = dense.Dense((self.width,), split, dtype=self.dtype)
+
+    def __call__(
+        self, query: Float[Array, 'B Q D'], x: Float[Array, 'B N D'], valid: Bool[Array, 'B N']
+    ) -> Float[Array, 'B Q D']:
+        """valid: the tokens of x that may be attended to."""
+        # A few queries have few scores: no need of a fused kernel, which would not take a single one.
+        mixed = attention.attend(self.query(query), self.key(x), self.value(x), valid)  # [B, Q, h, d]
+        return mixed.reshape(query.shape)
+
+
+class CrossBlock(nn.Module):
+    """Queries attend to normed tokens; they themselves are not normed before, only in front of the MLP."""
+
+    width: int
+    heads: int
+    eps: float
+    dtype: Any
+
+    def setup(self):
+        self.ln1 = nn.LayerNorm(epsilon=self.eps, dtype=self.dtype)
+        self.attn = CrossAttention(self.width, self.heads, self.dtype)
+        self.ln2 = nn.LayerNorm(epsilon=self.eps, dtype=self.dtype)
+        self.mlp = layers.Mlp(self.width, MLP_RATIO * self.width, approximate=False, dtype=self.dtype)
+
+    def __call__(
+        self, query: Float[Array, 'B Q D'], x: Float[Array, 'B N D'], valid: Bool[Array, 'B N'], *, train: bool
+    ) -> Float[Array, 'B Q D']:
+        query = query + self.attn(query, self.ln1(x), valid)
+        return query + self.mlp(self.ln2(query), train=train)
+
+
+class AttentivePooler(nn.Module):
+    """Tokens [B, N, D] -> [B, D]: self-attention blocks over all the tokens, then one learned query attends to them.
+
+    The MLPs have 4 times the width, also behind encoders that have another ratio.
+    blocks: number of self-attention blocks; 0: none, and no parameters of theirs.
+    segments, remat, unroll: see layers.Stack. eps, kernel, dtype: see layers.Block.
+    """
+
+    width: int
+    heads: int
+    blocks: int
+    eps: float = 1e-6
+    segments: layers.Segments = ()
+    remat: str = 'none'
+    unroll: int = 1
+    kernel: str = 'xla'
+    dtype: Any = jnp.float32
+
+    def setup(self):
+        if self.blocks:
+            block = layers.Block(
+                self.width,
+                MLP_RATIO * self.width,
+                self.heads,
+                gelu_approximate=False,
+                eps=self.eps,
+                kernel=self.kernel,
+                dtype=self.dtype,
+                parent=None,
+            )
+            self.self_blocks = layers.Stack(
+                block=block,
+                layers=self.blocks,
+                segments=self.segments,
+                remat=self.remat,
+                unroll=self.unroll,
+                name='self',
+            )
+        self.cross = CrossBlock(self.width, self.heads, self.eps, self.dtype)
+        self.query = self.param('query', nn.initializers.normal(STD), (1, 1, self.width))
+
+    def __call__(self, x: Float[Array, 'B N D'], valid: Bool[Array, 'B N'], *, train: bool) -> Float[Array, 'B D']:
+        """valid: the tokens that may be attended to; an example without any gets finite numbers without meaning."""
+        x = x.astype(self.dtype)
+        if self.blocks:
+            x, _ = self.self_blocks.run_blocks(x, train=train, valid=valid)
+        query = jnp.broadcast_to(self.query, (len(x), 1, self.width)).astype(self.dtype)
+        pooled = self.cross(query, x, valid, train=train)[:, 0]  # [B, 1, D] -> [B, D]
+        if self.is_initializing():
+            self._start()
+        return pooled
+
+    def _start(self) -> None:
+        """Starts the blocks as Hugging Face's VJEPA2PreTrainedModel does; the cross block counts as the last one."""
+        key = self.make_rng('params')
+        started = {'cross': _start_block(self.variables['params']['cross'], key, self.blocks)}
+        if self.blocks:
+            stacked = self.variables['params']['self']
+            started['self'] = {
+                layers.segment_name(first, last): jax.vmap(_start_block, in_axes=(0, None, 0))(
+                    stacked[layers.segment_name(first, last)], key, jnp.arange(first, last + 1)
+                )
+                for first, last in self.segments or ((0, self.blocks - 1),)
+            }
+        for name, params in started.items():
+            self.put_variable('params', name, params)
+
+
+class AttentiveHead(nn.Module):
+    """AttentivePooler over all tokens of a clip -> linear.
+
+    layers: self-attention blocks of the pooler. The public probes have 3 and one cross-attention ("4 blocks").
+    eps: 1e-6 as in the files of Hugging Face; the probes of facebookresearch/vjepa2 were trained with 1e-5.
+    segments: {'self': ...}, as layers.Stack takes them. Others: see AttentivePooler.
+    """
+
+    classes: int
+    heads: int
+    layers: int = 3
+    eps: float = 1e-6
+    segments: Segments | None = None
+    remat: str = 'none'
+    unroll: int = 1
+    kernel: str = 'xla'
+    dtype: Any = jnp.float32
+
+    def stacks(self) -> dict[str, int]:
+        """{name of each stack: its number of layers}."""
+        return {'self': self.layers} if self.layers else {}
+
+    @nn.compact
+    def __call__(self, encoded: features.Features, batch: Mapping[str, Any], *, train: bool) -> Float[Array, 'B C']:
+        """Logits, float32; nothing of `batch` is used."""
+        if unknown := set(self.segments or ()) - set(self.stacks()):
+            known = ', '.join(self.stacks()) or 'none'
+            raise ValueError(f'segments for {sorted(unknown)}: the stacks of this attentive head are: {known}')
+        batch_size, t, h, w, width = encoded.grid.shape
+        pooler = AttentivePooler(
+            width,
+            self.heads,
+            self.layers,
+            eps=self.eps,
+            segments=(self.segments or {}).get('self', ()),
+            remat=self.remat,
+            unroll=self.unroll,
+            kernel=self.kernel,
+            dtype=self.dtype,
+            name='pooler',
+        )
+        tokens = encoded.grid.reshape(batch_size, t * h * w, width)  # [B, N, D]
+        x = pooler(tokens, jnp.repeat(encoded.valid, h * w, axis=1), train=train)
+        output = dense.Dense((width,), (self.classes,), kernel_init=nn.initializers.normal(STD), name='output')
+        return output(x.astype(jnp.float32))
+
+
+def _start_block(params: Mapping[str, Any], key: jax.Array, index: int | jax.Array) -> Any:
+    """The parameters of block `index` at their start: kernels normal, those of `out` and `fc2` / sqrt(index + 1).
+
+    The public code cuts the normal off at +-2, which is a hundred deviations: it is a plain one.
+    """
+    flat, tree = jax.tree_util.tree_flatten_with_path(params)
+    ends = np.cumsum([leaf.size for _, leaf in flat])
+    # One draw for the whole block: many small ones take seconds to compile.
+    drawn = jnp.split(jax.random.normal(jax.random.fold_in(key, index), ends[-1:]), ends[:-1])
+    started = []
+    for own, (path, leaf) in zip(drawn, flat, strict=True):
+        layer, name = path[-2].key, path[-1].key
+        if name == 'kernel':
+            std = STD / jnp.sqrt(index + 1) if layer in ('out', 'fc2') else STD
+            leaf = std * own.reshape(leaf.shape)
+        started.append(jnp.zeros_like(leaf) if name == 'bias' else leaf)
+    return jax.tree.unflatten(tree, started)

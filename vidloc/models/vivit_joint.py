@@ -1,0 +1,89 @@
+"""ViViT with joint space-time attention: one transformer over all the tokens of a clip.
+
+Arnab et al. 2021, section 3.3, model 1; the parameters are those of the unfactorised models of google-research/scenic,
+projects/vivit, and of Hugging Face's Vivit classes.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+from vidloc.models import embedding, encoder, features, layers
+
+
+class JointViViT(nn.Module):
+    """Video [B, T, H, W, 3] -> Features; the summary `pooled` is the CLS token behind the last norm.
+
+    grid: tokens (t, h, w) for which positions are learned; inputs of any other size or length get resized ones.
+    tubelet_init: 'random', 'central', 'mean' or 'difference', see embedding.TUBELET_INITS.
+    position_std: the positions start normal with this deviation.
+    segments: {'encoder': ...}, as layers.Stack takes them.
+    taps: layers whose tokens [B, t, h, w, D] are given along (Features.taps), in this order.
+    dropout, rescale, kernel, dtype: see layers.Block. drop_path, remat, unroll: see layers.Stack.
+    """
+
+    width: int
+    mlp: int
+    heads: int
+    layers: int
+    grid: tuple[int, int, int]
+    patch: tuple[int, int] = (16, 16)
+    tubelet: int = 2
+    tubelet_init: str = 'central'
+    position_std: float = 0.02
+    dropout: float = 0.0
+    drop_path: float = 0.0
+    rescale: bool = False
+    taps: tuple[int, ...] = ()
+    segments: Mapping[str, layers.Segments] | None = None
+    remat: str = 'none'
+    unroll: int = 1
+    kernel: str = 'xla'
+    dtype: Any = jnp.float32
+
+    def setup(self):
+        if unknown := set(self.segments or ()) - set(self.stacks()):
+            raise ValueError(f'segments for {sorted(unknown)}: JointViViT has the stack {", ".join(self.stacks())}')
+        init = embedding.tubelet_start(self.tubelet_init)
+        self.embedding = embedding.TubeletEmbedding(self.width, self.tubelet, self.patch, init, self.dtype)
+        block = layers.Block(
+            self.width,
+            self.mlp,
+            self.heads,
+            dropout=self.dropout,
+            rescale=self.rescale,
+            kernel=self.kernel,
+            dtype=self.dtype,
+            parent=None,
+        )
+        self.encoder = encoder.Encoder(
+            block=block,
+            layers=self.layers,
+            segments=(self.segments or {}).get('encoder', ()),
+            drop_path=self.drop_path,
+            remat=self.remat,
+            unroll=self.unroll,
+            grid=self.grid,
+            with_cls=True,
+            position_init=nn.initializers.normal(self.position_std),
+        )
+
+    def stacks(self) -> dict[str, int]:
+        """{name of each stack: its number of layers}."""
+        return {'encoder': self.layers}
+
+    def __call__(
+        self,
+        video: Float[Array, 'B T H W 3'],
+        frame_valid: Bool[Array, 'B T'],
+        *,
+        train: bool,
+    ) -> features.Features:
+        """video: normalised; frame_valid: False for padding frames, to which nothing attends.
+
+        Raises ValueError if frames, height or width is no multiple of the tubelet or the patch, or a tap is no layer.
+        """
+        return encoder.encode_jointly(self.embedding, self.encoder, video, frame_valid, train=train, taps=self.taps)
