@@ -3,9 +3,11 @@
 import hashlib
 import itertools
 import json
+import math
 import os
 import pathlib
 import struct
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import ml_dtypes
@@ -52,20 +54,44 @@ def write_frozen(path: str | os.PathLike[str], flat: store.Flat) -> str | None:
                 'workdir, or start from the weights that this one began with'
             )
         return mark
-    header: dict[str, Any] = {'__metadata__': {'fingerprint': mark}}
+    write_safetensors(
+        path,
+        {name: (np.shape(flat[name]), flat[name].dtype, lambda name=name: flat[name]) for name in sorted(flat)},
+        {'fingerprint': mark},
+    )
+    return mark
+
+
+def write_safetensors(
+    path: str | os.PathLike[str],
+    arrays: Mapping[str, tuple[tuple[int, ...], np.dtype, Callable[[], np.ndarray]]],
+    metadata: Mapping[str, str],
+) -> None:
+    """Writes a safetensors file, one array after the other, so that no more than one has to be in memory.
+
+    arrays: {name: (shape, dtype, gives the array)}. The file appears when it is whole. Raises store.CheckpointError
+    for types that the format does not have, and for an array that is not what was announced.
+    """
+    header: dict[str, Any] = {'__metadata__': dict(metadata)}
     start = 0
-    for name in sorted(flat):
-        array = np.asarray(flat[name])
-        if array.dtype.name not in _SAFETENSORS:
-            raise store.CheckpointError(f'{name}: arrays of {array.dtype} cannot be written')
-        code, end = _SAFETENSORS[array.dtype.name], start + array.nbytes
-        header[name] = {'dtype': code, 'shape': list(array.shape), 'data_offsets': [start, end]}
+    for name, (shape, dtype, _) in arrays.items():
+        if dtype.name not in _SAFETENSORS:
+            raise store.CheckpointError(f'{name}: arrays of {dtype} cannot be written')
+        end = start + math.prod(shape) * dtype.itemsize
+        header[name] = {'dtype': _SAFETENSORS[dtype.name], 'shape': list(shape), 'data_offsets': [start, end]}
         start = end
     text = json.dumps(header).encode()
     text += b' ' * (-len(text) % 8)
-    arrays = (np.ascontiguousarray(flat[name]).reshape(-1).view(np.uint8) for name in sorted(flat))
-    store.write_atomically(path, itertools.chain([struct.pack('<Q', len(text)), text], arrays))
-    return mark
+
+    def data(name: str) -> np.ndarray:
+        shape, dtype, read = arrays[name]
+        array = np.ascontiguousarray(read())
+        if (math.prod(array.shape), array.dtype) != (math.prod(shape), dtype):
+            raise store.CheckpointError(f'{name}: {array.dtype} {array.shape} in place of {dtype} {shape}')
+        return array.reshape(-1).view(np.uint8)
+
+    blocks = itertools.chain([struct.pack('<Q', len(text)), text], map(data, arrays))
+    store.write_atomically(pathlib.Path(path), blocks)
 
 
 def read_frozen(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], str]:
