@@ -2,13 +2,13 @@
 
 import argparse
 
-from vidloc import benchmark
+from vidloc.benchmarks import suite
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('name', choices=sorted(benchmark.BENCHMARKS))
-    for line in benchmark.report(parser.parse_args().name):
+    parser.add_argument('name', choices=sorted(suite.BENCHMARKS))
+    for line in suite.report(parser.parse_args().name):
         print(line, flush=True)
 
 

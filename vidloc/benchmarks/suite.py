@@ -29,15 +29,23 @@ def measure(work: Callable[[], Any], repeats: int | None = None) -> dict[str, fl
     """Median wall and mean CPU milliseconds of REPEATS calls of `work` (or so many), after one to warm up."""
     repeats = repeats or REPEATS
     work()
-    walls, before = [], _cpu_seconds()
+    walls, before = [], cpu_seconds()
     for _ in range(repeats):
         start = time.perf_counter()
         work()
         walls.append(time.perf_counter() - start)
-    return {'wall_ms': 1e3 * statistics.median(walls), 'cpu_ms': 1e3 * (_cpu_seconds() - before) / repeats}
+    return {'wall_ms': 1e3 * statistics.median(walls), 'cpu_ms': 1e3 * (cpu_seconds() - before) / repeats}
 
 
-def _cpu_seconds() -> float:
+def timed(work: Callable[[], Any]) -> dict[str, float]:
+    """Wall and CPU seconds of one call."""
+    start, before = time.perf_counter(), cpu_seconds()
+    work()
+    return {'seconds': time.perf_counter() - start, 'cpu_s': cpu_seconds() - before}
+
+
+def cpu_seconds() -> float:
+    """Of all threads of this process, up to now."""
     used = resource.getrusage(resource.RUSAGE_SELF)
     return used.ru_utime + used.ru_stime
 
@@ -159,7 +167,7 @@ def ava_evaluation() -> Iterator[dict[str, Any]]:
         rows = {'detections': len(found['video']), 'ground_truth': len(truth['video'])}
         del truth, found
         for protocol in ('official', 'slowfast'):
-            command = [sys.executable, str(pathlib.Path(__file__).parents[1] / 'tools' / 'evaluate.py'), 'ava']
+            command = [sys.executable, str(pathlib.Path(__file__).parents[2] / 'tools' / 'evaluate.py'), 'ava']
             command += ['--ground_truth', files['truth.csv'], '--predictions', files['detections.csv']]
             command += ['--label_map', files['actions.pbtxt'], '--protocol', protocol]
             yield {'case': f'evaluate.py ava, {protocol}', **rows, **_child(command)}
@@ -256,13 +264,21 @@ def _loaded(videos: str, records: list, loading: Any) -> dict[str, float]:
     batches = pipeline.train_batches(plan, dataclasses.replace(loading, prefetch=2))
     for _ in range(2):
         next(batches)
-    start, before = time.perf_counter(), _cpu_seconds()
+    start, before = time.perf_counter(), cpu_seconds()
     read = sum(len(batch['video']) for batch in batches)
     figures = {'clips_per_second': read / (time.perf_counter() - start)}
-    return figures if loading.workers else figures | {'cpu_ms': 1e3 * (_cpu_seconds() - before) / read}
+    return figures if loading.workers else figures | {'cpu_ms': 1e3 * (cpu_seconds() - before) / read}
+
+
+def backbones() -> Iterator[dict[str, Any]]:
+    """Published backbones at full size, beside public implementations."""
+    from vidloc.benchmarks import backbones as models
+
+    yield from models.rows()
 
 
 BENCHMARKS = {
+    'backbones': backbones,
     'render': render,
     'decode': decode,
     'step': step,

@@ -1,0 +1,1 @@
+"""What it costs: time, memory and FLOPs; run by tools/benchmark.py."""
