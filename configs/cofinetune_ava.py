@@ -2,11 +2,12 @@
 
 Paper: Arnab et al. 2022, Beyond transfer learning: co-finetuning for action localisation. ROWS below has what each of
 its own rows trains on and the figures it reaches; docs/ava.md has the same as a table, and how to lay out the data.
-The paper starts from ImageNet-21k weights, which no row here does yet: figures from scratch will be lower. Hardware of
-the paper: TPUs; time not stated. table3.4 is about 169,000 steps of 128 clips (15 epochs of 1.44 M examples).
+The paper starts everything from ImageNet-21k weights: give them to the rows that follow no other with from=FILE
+(docs/ava.md says which); from scratch, figures will be lower. Hardware of the paper: TPUs; time not stated. table3.4 is
+about 169,000 steps of 128 clips (15 epochs of 1.44 M examples).
 
   python -m vidloc.main --config=configs/cofinetune_ava.py --mode=describe
-  python -m vidloc.main --config=configs/cofinetune_ava.py:table3.4,data=/mnt/videos
+  python -m vidloc.main --config=configs/cofinetune_ava.py:table3.4,from=ViT-B_16.npz,data=/mnt/videos
   python -m vidloc.main --config=configs/cofinetune_ava.py:L,512,ava,k700,mit,ssv2
   python -m vidloc.main --config=configs/cofinetune_ava.py:table1a.2      (after the same command with table1a.1)
 
@@ -16,7 +17,8 @@ Argument: words after commas, in any order.
   B, L                 the size of ViViT (B)
   224, 352, 416, 512   the longer side of the input (224)
   weighted, alternating      how sets are drawn (weighted)
-  from=WORKDIR         start from the backbone of that run, or from WORKDIR@best
+  from=WHERE           start from weights (from=ViT-B_16.npz, as the paper does) or from the backbone of a run (its
+                       workdir, or WORKDIR@best)
   positions=224        learn positions for that side and resize them to the input (default: the input's own)
   data=DIR             the folder with the sets (data)
   prepared=DIR         read videos from DIR/<set>/{train,val}, made by tools/prepare_data.py

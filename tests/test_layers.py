@@ -8,12 +8,18 @@ import sys
 import pytest
 
 ROOT = pathlib.Path(__file__).parent.parent / 'vidloc'
+# What says of a file of weights what it is, without jax.
+SNIFFING = {
+    'checkpoints.readers', 'checkpoints.key_maps', 'checkpoints.layouts', 'checkpoints.containers',
+    'checkpoints.preprocessing', 'models.sizes',
+}  # fmt: skip
 # Room or module -> what it may import of ours. A module of its own line is not bound by its room's line.
 MAY = {
     'config': set(),
     'losses': {'ops'},
     'ops': {'ops'},
-    'annotations': {'annotations'},
+    'plain_pickle': set(),
+    'annotations': {'annotations', 'plain_pickle'},
     'metrics': {'metrics', 'ops'},
     'data': {'data', 'annotations', 'ops'},
     'models': {'models', 'ops'},
@@ -21,6 +27,16 @@ MAY = {
     'settings': set(),
     'checkpoints.store': set(),
     'checkpoints.frozen': {'checkpoints.store'},
+    'checkpoints.readers': {'checkpoints.readers', 'plain_pickle'},
+    'checkpoints.key_maps': set(),
+    'checkpoints.layouts': {'checkpoints.layouts', 'checkpoints.key_maps'},
+    'checkpoints.containers': SNIFFING,
+    'checkpoints.preprocessing': SNIFFING,
+    'checkpoints.families': SNIFFING,
+    'checkpoints.key_table': set(),
+    'checkpoints.description': SNIFFING
+    | {'checkpoints.families', 'checkpoints.key_table', 'checkpoints.converted'},
+    'checkpoints': {'checkpoints', 'models'},
     'synthetic': {'synthetic', 'annotations', 'data.video', 'data.encode'},
     'report': {'report', 'metrics', 'data', 'annotations'},
     'train': {'train', 'tasks.base', 'models.localizer', 'models.layers', 'checkpoints.store'},
@@ -28,19 +44,25 @@ MAY = {
         'config', 'settings', 'losses', 'ops', 'annotations', 'metrics', 'data', 'models', 'tasks', 'checkpoints',
         'train', 'synthetic', 'report',
     },
-    'transfer': {'build', 'config', 'checkpoints', 'models'},
+    'trained': {'build', 'checkpoints', 'models'},
+    'transfer': {'trained', 'build', 'config', 'checkpoints', 'models'},
+    'export': {'trained', 'config', 'checkpoints', 'models'},
     'workdir': {'build', 'config', 'checkpoints', 'data'},
     'experiments': {
-        'experiments', 'build', 'config', 'settings', 'workdir', 'transfer', 'losses', 'ops', 'annotations', 'metrics',
-        'data', 'models', 'tasks', 'checkpoints', 'train', 'synthetic', 'report', 'run',
+        'experiments', 'build', 'config', 'settings', 'workdir', 'transfer', 'trained', 'losses', 'ops', 'annotations',
+        'metrics', 'data', 'models', 'tasks', 'checkpoints', 'train', 'synthetic', 'report', 'run',
     },
     'main': {'*'},
     'run': {'*'},
-    'benchmark': {'*'},
+    'benchmarks': {'*'},
 }  # fmt: skip
 HEAVY = ('av', 'grain', 'tensorflow_datasets', 'orbax', 'dm_pix', 'matplotlib', 'PIL')
 WITHOUT_JAX = (
     'vidloc.annotations.formats',
+    'vidloc.checkpoints.description',
+    'vidloc.checkpoints.families',
+    'vidloc.checkpoints.readers.opening',
+    'vidloc.models.sizes',
     'vidloc.annotations.check',
     'vidloc.metrics.ava',
     'vidloc.data.pipeline',
@@ -66,7 +88,8 @@ def imports(module: str) -> set[str]:
 
 
 def rule(module: str) -> set[str]:
-    return MAY[module] if module in MAY else MAY[module.split('.')[0]]
+    rooms = [module.rsplit('.', depth)[0] for depth in range(module.count('.') + 1)]
+    return next(MAY[room] for room in (module, *rooms) if room in MAY)
 
 
 def allowed(target: str, may: set[str]) -> bool:

@@ -63,12 +63,12 @@ def flat(tree):
 
 def test_no_run_to_start_from_is_told_before_anything_is_written(program, tiny_run, tmp_path):
     run = program.run(tiny_run('unscored'), tmp_path / 'run', f'--config.init_from={tmp_path / "gone"}')
-    assert run.process.returncode == 2 and 'is no workdir of a run' in run.err
+    assert run.process.returncode == 2 and 'init_from: nothing at' in run.err
     assert 'Traceback' not in run.err
 
 
 def test_another_size_is_refused_with_what_differs(tiny_run, first):
-    found, _ = transfer.read_backbone(f'{first}@latest')
+    found, _ = transfer.read_backbone(*transfer.split(f'{first}@latest'))
     with pytest.raises(config.ConfigError, match=r'backbone/.*\[.*there, .* here'):
         transfer.into(found, changed(tiny_run, mlp=64))
     with pytest.raises(config.ConfigError, match=r'spatial/block_01/.*not in the run'):
@@ -76,3 +76,69 @@ def test_another_size_is_refused_with_what_differs(tiny_run, first):
     extra = {**found, 'backbone/spatial/block_05/norm/scale': np.zeros(16)}
     with pytest.raises(config.ConfigError, match='block_05/norm/scale: only in the run'):
         transfer.into(extra, changed(tiny_run))
+
+
+def test_a_path_with_an_at_sign_stays_whole(tmp_path):
+    odd = tmp_path / 'a@b'
+    odd.mkdir()
+    assert transfer.split(str(odd)) == (str(odd), '')
+    assert transfer.split(f'{odd}@best') == (str(odd), 'best')
+
+
+def image_vit(path, width=16, layers=1):
+    """An ImageNet ViT as augreg's npz, with patches of 8 pixels and 4 x 4 positions."""
+    rng = np.random.default_rng(0)
+    heads = 2
+    shapes = {
+        'cls': (1, 1, width),
+        'embedding/kernel': (8, 8, 3, width),
+        'embedding/bias': (width,),
+        'Transformer/posembed_input/pos_embedding': (1, 17, width),
+        'Transformer/encoder_norm/scale': (width,),
+        'Transformer/encoder_norm/bias': (width,),
+        'pre_logits/kernel': (width, width),
+        'pre_logits/bias': (width,),
+        'head/kernel': (width, 7),
+        'head/bias': (7,),
+    }
+    for i in range(layers):
+        block = f'Transformer/encoderblock_{i}'
+        for norm in ('LayerNorm_0', 'LayerNorm_2'):
+            shapes |= {f'{block}/{norm}/{leaf}': (width,) for leaf in ('scale', 'bias')}
+        for name in ('query', 'key', 'value'):
+            shapes[f'{block}/MultiHeadDotProductAttention_1/{name}/kernel'] = (width, heads, width // heads)
+            shapes[f'{block}/MultiHeadDotProductAttention_1/{name}/bias'] = (heads, width // heads)
+        shapes[f'{block}/MultiHeadDotProductAttention_1/out/kernel'] = (heads, width // heads, width)
+        shapes[f'{block}/MultiHeadDotProductAttention_1/out/bias'] = (width,)
+        shapes |= {
+            f'{block}/MlpBlock_3/Dense_0/kernel': (width, 2 * width),
+            f'{block}/MlpBlock_3/Dense_0/bias': (2 * width,),
+            f'{block}/MlpBlock_3/Dense_1/kernel': (2 * width, width),
+            f'{block}/MlpBlock_3/Dense_1/bias': (width,),
+        }
+    arrays = {name: rng.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
+    np.savez(path, **arrays)
+    return arrays
+
+
+@pytest.mark.parametrize('inflate', ['central', 'mean'])
+def test_a_run_starts_from_an_image_model(tiny_run, tmp_path, inflate):
+    path = tmp_path / 'ViT-S_8.npz'
+    arrays = image_vit(path)
+    recipe = config.load(tiny_run('street', 'unscored'))
+    with recipe.unlocked():
+        recipe.init_from, recipe.weights.inflate = str(path), inflate
+    recipe, said = transfer.settle(recipe, tmp_path / 'run')
+    assert tuple(recipe.preprocess.mean) == (127.5,) * 3 and 'as the weights expect' in said
+    found, table = transfer.begin(build.experiment(recipe))
+    kernel = arrays['embedding/kernel']
+    expected = np.stack([0 * kernel, kernel]) if inflate == 'central' else np.stack([kernel / 2] * 2)
+    np.testing.assert_array_equal(found['backbone/embedding/kernel'], expected)
+    block = found['backbone/spatial/blocks_00_00/mlp/fc1/kernel']
+    np.testing.assert_array_equal(block[0], arrays['Transformer/encoderblock_0/MlpBlock_3/Dense_0/kernel'])
+    # This model has no CLS token, and 4 x 6 places: positions lose the token's, corners stay.
+    places = found['backbone/spatial/position'].reshape(4, 6, 16)
+    source = arrays['Transformer/posembed_input/pos_embedding'][0, 1:].reshape(4, 4, 16)
+    np.testing.assert_allclose(places[::3, ::5], source[::3, ::3], atol=1e-6)
+    assert not [name for name in found if 'temporal' in name]
+    assert 'backbone/temporal' in table and 'pre_logits' in table and 'backbone/spatial/position' in table

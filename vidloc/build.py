@@ -10,23 +10,46 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 import numpy as np
+from flax import traverse_util
 
 from vidloc import config as config_lib
 from vidloc import settings
 from vidloc.annotations import ava, class_list, formats
 from vidloc.config import ConfigError, Part
 from vidloc.data import clips, keyframes, mixture, pipeline, sources
-from vidloc.models import classification_head, localizer, preprocess, roi_head, vivit
+from vidloc.models import (
+    attention,
+    attentive_pooler,
+    classification_head,
+    internvideo2,
+    layers,
+    localizer,
+    preprocess,
+    projector_head,
+    roi_head,
+    videomae,
+    vivit,
+    vivit_joint,
+    vjepa2,
+)
 from vidloc.tasks import action_detection, base, classification
 from vidloc.train import layer_decay, loop, optimizer, trainable
 
-POLICY = ('dtype', 'remat', 'unroll', 'segments')
+POLICY = ('dtype', 'remat', 'unroll', 'segments', 'kernel')
 DTYPES = {'float32': jnp.float32, 'bfloat16': jnp.bfloat16}
 
-BACKBONES = {'vivit': Part(vivit.ViViT, POLICY)}
+BACKBONES = {
+    'vivit': Part(vivit.ViViT, POLICY),
+    'vivit_joint': Part(vivit_joint.JointViViT, POLICY),
+    'videomae': Part(videomae.VideoMAE, POLICY),
+    'vjepa2': Part(vjepa2.VJepa2, POLICY),
+    'internvideo2': Part(internvideo2.InternVideo2, POLICY),
+}
 HEADS = {
     'roi': Part(roi_head.RoiHead, ('classes', 'encoder')),
     'linear': Part(classification_head.ClassificationHead, ('classes',)),
+    'attentive': Part(attentive_pooler.AttentiveHead, ('classes', *POLICY)),
+    'projector': Part(projector_head.ProjectorHead, ('classes',)),
 }
 
 
@@ -67,9 +90,9 @@ FORMATS = {
 }
 OPTIMIZERS = {'sgd': Part(optimizer.SGD), 'adamw': Part(optimizer.AdamW)}
 
-# Nothing frozen; biases, norms, positions and CLS tokens do not decay.
+# Nothing frozen; biases, norms, positions and tokens do not decay.
 TRAIN_ALL = (
-    (r'.*/(bias|scale|cls|position)', 1.0, False),
+    (rf'.*/{trainable.PLAIN}', 1.0, False),
     (r'.*', 1.0, True),
 )
 
@@ -85,6 +108,7 @@ SECTIONS = {
     'mesh': Part(settings.MeshShape),
     'loading': Part(pipeline.Loading),
     'precision': Part(settings.Precision),
+    'weights': Part(settings.Weights),
 }
 
 
@@ -107,8 +131,8 @@ def config(
     backbone: {'kind': key of BACKBONES, field: value}. tasks: {task: {'kind', 'classes' | 'class_list' |
     'num_classes', 'head': {'kind', ...}, fields}}. sources, eval_sources: {source: {'task', 'format', fields of the
     format and of the task's view}}; an evaluated source has the name of the source it belongs to, if it has one.
-    trainable: the freezing table (train/trainable.py). init_from: workdir of an earlier run whose backbone this one
-    starts from (transfer.py); '' starts from scratch. hint: said when data are missing: how to get them.
+    trainable: the freezing table (train/trainable.py). init_from: pretrained weights, or the workdir of an earlier
+    run, to start from (transfer.py); '' starts from scratch. hint: said when data are missing: how to get them.
     sections: any of SECTIONS.
     """
     for key in sections:
@@ -141,9 +165,22 @@ def layerwise(backbone: Mapping[str, Any], decay: float) -> tuple[tuple[str, flo
     """
     chosen = _chosen(BACKBONES, backbone, 'backbone')
     try:
-        return layer_decay.table(config_lib.make(BACKBONES[chosen['kind']], chosen).stacks(), decay)
+        module = config_lib.make(BACKBONES[chosen['kind']], chosen)
+        return layer_decay.table(module.stacks(), decay, names=backbone_shapes(backbone).keys())
     except ValueError as error:
         raise ConfigError(f'layer-wise decay: {error}') from error
+
+
+def backbone_shapes(backbone: Mapping[str, Any]) -> dict[str, jax.ShapeDtypeStruct]:
+    """{canonical name: shape and dtype} of a backbone's parameters. Raises ConfigError and ValueError."""
+    chosen = _chosen(BACKBONES, backbone, 'backbone')
+    module = config_lib.make(BACKBONES[chosen['kind']], chosen)
+    # No parameter's shape depends on the video; one tubelet row of patches will do.
+    rows, columns = (2 * side for side in chosen['patch'])
+    frames = 2 * chosen['tubelet']
+    video, valid = jnp.zeros((1, frames, rows, columns, 3)), jnp.ones((1, frames), bool)
+    run = jax.eval_shape(lambda key: module.init(key, video, valid, train=False), jax.random.key(0))['params']
+    return traverse_util.flatten_dict({'backbone': layers.to_canonical(run)}, sep='/')
 
 
 def _chosen(parts: Mapping[str, Part], given: Mapping[str, Any], where: str) -> dict[str, Any]:
@@ -240,30 +277,53 @@ def _abstract_params(model: localizer.Localizer, batches: Mapping[str, Any]) -> 
 def _model(
     config: ml_collections.ConfigDict, segments: Mapping[str, Any]
 ) -> tuple[dict[str, base.Task], localizer.Localizer]:
-    precision = config.precision
-    own = {path.removeprefix('backbone/'): runs for path, runs in segments.items() if path.startswith('backbone/')}
-    backbone = config_lib.make(
-        BACKBONES[config.backbone.kind],
-        config.backbone,
-        dtype=config_lib.choose(DTYPES, precision.compute, 'precision.compute'),
-        remat=precision.remat,
-        unroll=precision.unroll,
-        segments=own,
-    )
-    tasks = {name: _make_task(name, values, backbone) for name, values in config.tasks.items()}
+    backbone_part = BACKBONES[config.backbone.kind]
+    policy = _policy(config)
+    backbone = config_lib.make(backbone_part, config.backbone, **policy, segments=_own(segments, 'backbone/'))
+    tasks = {name: _make_task(name, values, backbone, policy, segments) for name, values in config.tasks.items()}
     heads = {name: task.head() for name, task in tasks.items()}
     prepare = config_lib.make(SECTIONS['preprocess'], config.preprocess)
     return tasks, localizer.Localizer(backbone=backbone, heads=heads, preprocess=prepare)
 
 
-def _make_task(name: str, values: ml_collections.ConfigDict, backbone: nn.Module) -> base.Task:
+def _policy(config: ml_collections.ConfigDict) -> dict[str, Any]:
+    """How the same function is computed: fields that every backbone, and a head with blocks of its own, has."""
+    precision = config.precision
+    dtype = config_lib.choose(DTYPES, precision.compute, 'precision.compute')
+    kernel = precision.attention
+    if kernel == 'auto':
+        takes = attention.fused(config.backbone.width, config.backbone.heads, dtype)
+        kernel = 'cudnn' if takes and jax.default_backend() == 'gpu' else 'xla'
+    return {'dtype': dtype, 'remat': precision.remat, 'unroll': precision.unroll, 'kernel': kernel}
+
+
+def _own(segments: Mapping[str, Any], root: str) -> dict[str, Any]:
+    """The segments of the stacks under `root`, by the last part of their names."""
+    return {path.rpartition('/')[2]: runs for path, runs in segments.items() if path.startswith(root)}
+
+
+def _make_task(
+    name: str,
+    values: ml_collections.ConfigDict,
+    backbone: nn.Module,
+    policy: Mapping[str, Any],
+    segments: Mapping[str, Any],
+) -> base.Task:
     classes = class_names(name, values)
     part = HEADS[values.head.kind]
-    supplied: dict[str, Any] = {'classes': len(classes)}
-    if 'encoder' in part.supplied:
+    inside = 'temporal' in values.head and values.head.temporal == 'encoder'
+    if inside and not hasattr(backbone, 'encode_time'):
+        raise ConfigError(
+            f"tasks.{name}.head.temporal='encoder' needs a backbone with a temporal encoder of its own, such as "
+            f"vivit; {type(backbone).__name__} has none: use 'mean' or 'max'"
+        )
+    known = policy | {
+        'classes': len(classes),
+        'segments': _own(segments, f'heads_{name}/'),
         # The same instance as the Localizer's, so that the parameters are shared.
-        supplied['encoder'] = backbone if values.head.temporal == 'encoder' else None
-    head = config_lib.make(part, values.head, **supplied)
+        'encoder': backbone if inside else None,
+    }
+    head = config_lib.make(part, values.head, **{field: known[field] for field in part.supplied})
     return config_lib.make(TASKS[values.kind].part, values, classes=classes, head_module=head)
 
 

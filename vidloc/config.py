@@ -69,9 +69,12 @@ def fill(part: Part, given: Mapping[str, Any], where: str, *, extra: Mapping[str
 
 
 def make(part: Part, values: Mapping[str, Any], **supplied: Any) -> Any:
-    """The part with the config's values; keys of the config that are not its fields are left aside."""
+    """The part with the config's values; keys of the config that are not its fields are left aside.
+
+    A field that the config of an earlier version does not have keeps its default: it was not there to be changed.
+    """
     fields = part.defaults()
-    return part.make(**{key: plain(values[key]) for key in fields}, **supplied)
+    return part.make(**{key: plain(values.get(key, fields[key])) for key in fields}, **supplied)
 
 
 def plain(value: Any) -> Any:

@@ -46,7 +46,8 @@ def user_errors() -> tuple[type[Exception], ...]:
     """Errors whose text is for the user; anything else is a bug and keeps its traceback."""
     from vidloc import workdir
     from vidloc.annotations import records
-    from vidloc.checkpoints import store
+    from vidloc.checkpoints import families, importer, store
+    from vidloc.checkpoints.readers import weights
     from vidloc.data import pipeline, sources, video
     from vidloc.train import loop, sharding
 
@@ -58,6 +59,9 @@ def user_errors() -> tuple[type[Exception], ...]:
         video.VideoError,
         workdir.RunError,
         store.CheckpointError,
+        weights.ReadError,
+        families.FamilyError,
+        importer.ImportFailed,
         loop.Diverged,
         loop.TooManyBroken,
         sharding.ShardingError,

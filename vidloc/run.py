@@ -72,6 +72,7 @@ def train(config: ml_collections.ConfigDict, workdir: str | pathlib.Path) -> dic
     started = time.time()
     workdir = pathlib.Path(workdir)
     lead = jax.process_index() == 0
+    config, colours = transfer.settle(config, workdir)
     mesh = sharding.make_mesh(data=config.mesh.data, fsdp=config.mesh.fsdp)
     experiment = build.experiment(config)
     opened = build.open_sources(config, experiment.tasks, train=True)
@@ -86,7 +87,7 @@ def train(config: ml_collections.ConfigDict, workdir: str | pathlib.Path) -> dic
     if lead:
         workdir_lib.write(workdir, config, experiment, opened)
         print(experiment.partition.overview(), flush=True)
-        print(summary(config, opened, plan, mesh), flush=True)
+        print('\n'.join(line for line in (summary(config, opened, plan, mesh), colours) if line), flush=True)
 
     begin = start(experiment, optimizer, opened, mesh, workdir)
     predict = step.make_predict_step(experiment.apply, experiment.tasks)
@@ -144,6 +145,7 @@ def train(config: ml_collections.ConfigDict, workdir: str | pathlib.Path) -> dic
 def evaluate(config: ml_collections.ConfigDict, workdir: str | pathlib.Path) -> dict[str, float]:
     """Evaluates the checkpoint that config.eval.checkpoint names; raises as train does."""
     workdir = pathlib.Path(workdir)
+    config, _ = transfer.settle(config, workdir)
     mesh = sharding.make_mesh(data=config.mesh.data, fsdp=config.mesh.fsdp)
     experiment = build.experiment(config)
     check_evaluation(config)
@@ -247,10 +249,10 @@ def start(
 
     given = dict(build.start_biases(experiment, opened))
     if config.init_from:
-        found, trained_for = transfer.read_backbone(config.init_from)
-        given |= transfer.into(found, experiment.abstract_params)
+        found, said = transfer.begin(experiment)
+        given |= found
         if jax.process_index() == 0:
-            print(f'backbone of {config.init_from}, trained for {trained_for} steps; heads are new', flush=True)
+            print(said, flush=True)
 
     def make(key: jax.Array, given: Mapping[str, jax.Array]) -> tuple[state_lib.TrainState, Any]:
         params = traverse_util.flatten_dict(experiment.init(key), sep='/')

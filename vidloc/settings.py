@@ -70,9 +70,27 @@ class Precision:
     """How the same function is computed.
 
     compute: 'float32' or 'bfloat16' for activations; parameters are float32. remat: 'none', 'full' or 'dots', unroll:
-    see models.layers.Stack.
+    see models.layers.Stack. attention: 'auto' takes NVIDIA's fused kernel on GPUs where it fits (16-bit floats, see
+    models.attention.fused), else 'xla'; 'xla' and 'cudnn' insist.
     """
 
     compute: str = 'float32'
     remat: str = 'none'
     unroll: int = 1
+    attention: str = 'auto'
+
+
+@dataclasses.dataclass(frozen=True)
+class Weights:
+    """What is read from the file that init_from names, where there is a choice.
+
+    which: the part of the file, such as 'encoder' where 'target_encoder' would be taken. head: the task whose head
+    starts from the file's, too, all but an output for other classes; '': heads start new. allow: a pattern
+    over names in the file and here; what matches may be unused, missing or
+    different. inflate: how an image filter becomes one over frames, 'central' or 'mean'.
+    """
+
+    which: str = ''
+    head: str = ''
+    allow: str = ''
+    inflate: str = 'central'

@@ -1,8 +1,13 @@
-"""Starting a run from the backbone of an earlier one: the transfer of pretraining and fine-tuning."""
+"""Where a run starts from: pretrained weights as they are published, or the backbone of an earlier run.
+
+What a run starts from is read once, when it begins; a run that goes on never reads it.
+"""
 
 import json
+import os
 import pathlib
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -10,44 +15,176 @@ import ml_collections
 import numpy as np
 from flax import traverse_util
 
-from vidloc import build
-from vidloc.checkpoints import frozen as frozen_lib
-from vidloc.checkpoints import store as store_lib
+from vidloc import build, trained
+from vidloc import config as config_lib
+from vidloc.checkpoints import families, importer
+from vidloc.checkpoints.readers import weights as weights_lib
 from vidloc.config import ConfigError
 from vidloc.models import layers
 
 ROOT = 'backbone/'
+OUTPUT = 'head/output/'
 SHOWN = 5
 
 
-def read_backbone(init_from: str) -> tuple[dict[str, np.ndarray], int]:
-    """({canonical name: array} of the backbone of another run, the step it was trained to).
+def split(init_from: str) -> tuple[str, str]:
+    """`WORKDIR@best` -> ('WORKDIR', 'best'); a path that exists as it is has no second part."""
+    if os.path.exists(init_from):
+        return init_from, ''
+    place, _, which = init_from.rpartition('@')
+    return (place, which) if place else (init_from, '')
 
-    init_from: `WORKDIR` for its newest usable checkpoint, or `WORKDIR@best`, `WORKDIR@1000`. Where the run kept an
-    average of its parameters, that is what is read. Raises ConfigError or CheckpointError.
+
+def settle(config: ml_collections.ConfigDict, workdir: str | os.PathLike[str]) -> tuple[ml_collections.ConfigDict, str]:
+    """(the config with the mean and std of the colours filled in where it leaves them open, what to say about it).
+
+    They are those of the run in `workdir` if there is one, else those of what init_from names. Explicit values win.
+    Raises ConfigError, ReadError or FamilyError.
     """
-    place, _, which = init_from.partition('@')
-    workdir = pathlib.Path(place)
-    path = workdir / 'config.json'
-    if not path.is_file():
-        raise ConfigError(
-            f'init_from: {init_from!r} is no workdir of a run ({path} is not there); give the workdir of the run to '
-            'start from, which must have been trained first'
+    prepare = config.preprocess
+    stored = pathlib.Path(workdir) / 'config.json'
+    if stored.is_file():
+        known, source = json.loads(stored.read_text(encoding='utf-8')).get('preprocess', {}), ''
+    elif config.init_from:
+        known, source = _colours(config)
+    else:
+        known, source = {}, ''
+    unset = [name for name in ('mean', 'std') if not prepare[name] and known.get(name)]
+    said = ''
+    if source and unset:
+        values = ', '.join(f'{name} {[round(float(x), 2) for x in known[name]]}' for name in unset)
+        said = f'colours as the weights expect them: {values} ({source})'
+    elif source and any(known.get(name) and not np.allclose(prepare[name], known[name]) for name in ('mean', 'std')):
+        said = (
+            f'colours as the config says: mean {tuple(prepare.mean)}, std {tuple(prepare.std)}; the weights expect '
+            f'{known.get("mean")} and {known.get("std")} ({source})'
         )
-    config = ml_collections.ConfigDict(json.loads(path.read_text(encoding='utf-8')))
-    # The run's own class names: its class lists may have moved since, and heads are not read anyway.
-    for name, task in json.loads((workdir / 'model.json').read_text(encoding='utf-8'))['tasks'].items():
-        config.tasks[name].classes = tuple(task['classes'])
-    experiment = build.experiment(config)
-    trained, frozen = experiment.partition.split(experiment.abstract_params)
-    stored, mark = frozen_lib.read_frozen(workdir / 'frozen.safetensors') if frozen else ({}, None)
-    policy = store_lib.Policy(best=config.checkpoint.best or None)
-    store = store_lib.Store(workdir / 'checkpoints', policy, fingerprint=mark, read_only=True)
-    kind = 'ema' if config.train.ema else 'params'
-    state, step = store.restore({kind: trained}, store.select(which) if which else None, partial=True)
-    found = traverse_util.flatten_dict(layers.to_canonical(jax.tree.map(np.asarray, state[kind])), sep='/')
-    found |= stored
-    return {name: value for name, value in found.items() if name.startswith(ROOT)}, step
+    if unset:
+        config = ml_collections.ConfigDict(config)
+        with config.unlocked():
+            for name in unset:
+                config.preprocess[name] = tuple(known[name])
+        config.lock()
+    return config, said
+
+
+def _colours(config: ml_collections.ConfigDict) -> tuple[dict[str, Any], str]:
+    """(mean and std of what init_from names, where that is written)"""
+    place, _ = split(config.init_from)
+    if trained.is_workdir(place):
+        path = pathlib.Path(place) / 'config.json'
+        return json.loads(path.read_text(encoding='utf-8')).get('preprocess', {}), str(path)
+    _, found = _recognise(config)
+    prepare = found.preprocessing
+    return {'mean': prepare.mean, 'std': prepare.std}, prepare.source
+
+
+def _recognise(config: ml_collections.ConfigDict) -> tuple[weights_lib.Weights, families.Found]:
+    if not os.path.exists(config.init_from):
+        raise ConfigError(
+            f'init_from: nothing at {config.init_from!r}; give a weights file or its folder, or the workdir of a run, '
+            'which must have been trained first'
+        )
+    which = config.weights.which
+    try:
+        return importer.read(config.init_from, which=which)
+    except families.FamilyError:
+        # Weights do not tell the number of heads; where nothing beside them does either, the config is believed.
+        return importer.read(config.init_from, which=which, overrides={'heads': config.backbone.heads})
+
+
+def begin(experiment: build.Experiment) -> tuple[dict[str, np.ndarray], str]:
+    """({run-form name: array} of everything that init_from gives the model, what to say about it).
+
+    Raises ConfigError, CheckpointError, ReadError, FamilyError or ImportFailed.
+    """
+    init_from = experiment.config.init_from
+    place, which = split(init_from)
+    if not trained.is_workdir(place):
+        return _from_weights(experiment)
+    found, step = read_backbone(place, which)
+    return into(found, experiment.abstract_params), (
+        f'backbone of {init_from}, trained for {step} steps; heads are new'
+    )
+
+
+def _from_weights(experiment: build.Experiment) -> tuple[dict[str, np.ndarray], str]:
+    config = experiment.config
+    weights, found = _recognise(config)
+    roots = {'backbone': 'backbone'}  # of the model: of the file
+    allow, said = config.weights.allow, [f'weights: {config.init_from}']
+    if config.weights.head:
+        task = config_lib.choose(config.tasks, config.weights.head, 'weights.head')
+        if found.head is None:
+            said.append('the file has no head: heads are new')
+        elif task.head.kind != found.head['kind']:
+            raise ConfigError(
+                f'weights.head: the file has a head of kind {found.head["kind"]!r}, task {config.weights.head} one of '
+                f'kind {task.head.kind!r}; use that kind, or weights.head="" for a new head'
+            )
+        else:
+            roots[f'heads_{config.weights.head}'] = 'head'
+    shapes = {
+        name.replace(root, roots[root], 1): leaf
+        for name, leaf in traverse_util.flatten_dict(experiment.abstract_params, sep='/').items()
+        if (root := name.split('/')[0]) in roots
+    }
+    if 'head' in roots.values() and (why := _other_classes(experiment, found)):
+        said.append(why)
+        shapes = {name: leaf for name, leaf in shapes.items() if not name.startswith(OUTPUT)}
+        mine = [
+            full
+            for source, full in found.names.items()
+            if any(rule.canonical.startswith(OUTPUT) for rule in found.layout.leaves(source))
+        ]
+        allow = '|'.join([*([f'(?:{allow})'] if allow else []), *map(re.escape, mine)])
+    canonical = {
+        each: leaf.shape if names == (name,) else leaf.shape[1:]
+        for name, names in layers.canonical_names(traverse_util.unflatten_dict(shapes, sep='/')).items()
+        for leaf in [shapes[name]]
+        for each in names
+    }
+    backbone = config_lib.plain(config.backbone)
+    planned = importer.plan(weights, found, canonical, allow=allow, inflate=config.weights.inflate, backbone=backbone)
+    said.append(planned.table)
+    # What has no array at all starts as in a new model; a stack of which some layers have none needs their start.
+    tree = traverse_util.unflatten_dict(shapes, sep='/')
+    some = {
+        name: shapes[name]
+        for name, names in layers.canonical_names(tree).items()
+        if any(each in planned.fill for each in names)
+    }
+    back = {mine: root for root, mine in roots.items()}
+
+    def start(names: Sequence[str]) -> dict[str, np.ndarray]:
+        made = traverse_util.flatten_dict(jax.jit(experiment.init)(jax.random.key(config.seed)), sep='/')
+        return {name: np.asarray(made[_rooted(name, back)]) for name in names}
+
+    filled = importer.fill(planned, traverse_util.unflatten_dict(some, sep='/'), start)
+    return {_rooted(name, back): value for name, value in filled.items()}, '\n'.join(said)
+
+
+def _rooted(name: str, roots: Mapping[str, str]) -> str:
+    root, slash, rest = name.partition('/')
+    return roots[root] + slash + rest
+
+
+def _other_classes(experiment: build.Experiment, found: families.Found) -> str:
+    """Why the output of the file's head is not for the classes of the task; '' if it is."""
+    name = experiment.config.weights.head
+    classes = tuple(experiment.tasks[name].classes)
+    count = (found.head or {'classes': 0})['classes']
+    if count != len(classes):
+        return f'the output of {name} is new: the file knows {count} classes, the task {len(classes)}'
+    if found.labels is not None and tuple(found.labels) != classes:
+        return f'the output of {name} is new: the file has {count} other classes, such as {found.labels[0]!r}'
+    return ''
+
+
+def read_backbone(place: str, which: str = '') -> tuple[dict[str, np.ndarray], int]:
+    """({canonical name: array} of the backbone of another run, the step it was trained to); see trained.read_run."""
+    run = trained.read_run(place, which)
+    return {name: value for name, value in run.params.items() if name.startswith(ROOT)}, run.step
 
 
 def into(found: Mapping[str, np.ndarray], shapes: Any) -> dict[str, np.ndarray]:

@@ -28,6 +28,7 @@ MAY_CHANGE = (
     'train.steps',
     'hint',
     'init_from',
+    'weights.',
     'name',
 )
 PATHS = ('videos', 'annotations', 'labels', 'detections', 'excluded', 'included', 'class_list')
@@ -51,7 +52,10 @@ def check(
         before = config_lib.flatten(json.loads(path.read_text(encoding='utf-8')))
         now = config_lib.flatten(json.loads(as_json(config)))
         differing = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
-        refused = [key for key in differing if not may_change(key)]
+        groups = {key.rpartition('.')[0] for key in before}
+        # A field that its group did not have when the run began came with a later version of the code.
+        new = {key for key in now.keys() - before.keys() if key.rpartition('.')[0] in groups}
+        refused = [key for key in differing if key not in new and not may_change(key)]
         if refused:
             lines = [f'  {key}: {before.get(key)!r} there, {now.get(key)!r} now' for key in refused]
             raise RunError(
