@@ -20,6 +20,7 @@ model run on a CPU.
 """
 
 import pathlib
+import re
 from typing import Any, NamedTuple
 
 from vidloc import build
@@ -74,6 +75,11 @@ def read_argument(argument: str) -> Request:
         raise ConfigError(f'configs/finetune.py: last={settings["last"]} is no number of blocks')
     if 'weights' not in settings and ('head' in words or 'last' in settings):
         raise ConfigError('configs/finetune.py: what does not train must come from somewhere; add weights=PATH, or all')
+    for name in ('frames', 'side'):
+        if name in settings and (not settings[name].isdecimal() or not int(settings[name])):
+            raise ConfigError(f'configs/finetune.py: {name}={settings[name]} is no whole number above 0')
+    if not re.fullmatch(r'\d+(\.\d*)?|\.\d+', settings.get('rate', '1')) or not float(settings.get('rate', 1)):
+        raise ConfigError(f'configs/finetune.py: rate={settings["rate"]} is no number above 0')
     last = -1 if 'all' in words or 'weights' not in settings else int(settings.get('last', 0))
     return Request(*models[chosen[0] if chosen else DEFAULT], settings, last)
 

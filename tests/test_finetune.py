@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from flax import traverse_util
 
-from vidloc import build, config, run
+from vidloc import build, config, run, transfer
 from vidloc.checkpoints import frozen, importer, store
 from vidloc.data import sources
 from vidloc.models import layers
@@ -63,7 +63,7 @@ def test_a_run_begins_with_the_weights_and_goes_on_without_them(program, data, w
     workdir = tmp_path / 'run'
     first = program.run(spec(data, weights), workdir, *flags())
     assert first.process.returncode == 0, first.err
-    assert 'mean [123.67' in first.out, first.out
+    assert 'preprocess.mean (123.675, 116.28, 103.53), as the weights' in first.out, first.out
     # What is frozen is what the file says, bit by bit; its first projection, by hand.
     stored, _ = frozen.read_frozen(workdir / 'frozen.safetensors')
     source = safetensors(weights / 'model.safetensors')
@@ -111,6 +111,12 @@ def trained(workdir):
     return traverse_util.flatten_dict(canonical, sep='/')
 
 
+def changed(recipe, values):
+    with recipe.unlocked():
+        recipe.update_from_flattened_dict(values | {'backbone.patch': (4, 4)})
+    return recipe
+
+
 def stored_config(workdir):
     return ml_collections.ConfigDict(json.loads((workdir / 'config.json').read_text()))
 
@@ -121,22 +127,43 @@ def stored_config(workdir):
         ({'backbone.heads': 4}, 'heads'),
         ({'backbone.layers': 3}, r'block_02'),
         ({'backbone.width': 48}, r'48'),
-        ({'tasks.clips.head.layers': 2}, r'pooler/self/block_01'),
+        ({'tasks.clips.head.layers': 2}, r'head.layers is 2, the file has 1'),
+        ({'tasks.clips.head.eps': 1e-3}, r'head.eps is 0.001, the file has 1e-06'),
+        ({'backbone.eps': 1e-3}, r'backbone.eps'),
         ({'weights.head': 'other'}, 'other'),
     ],
 )
 def test_what_does_not_fit_is_said_and_nothing_is_written(data, weights, tmp_path, change, said):
-    recipe = config.load(spec(data, weights))
-    for key, value in (SIZES | change).items():
-        *path, name = key.split('.')
-        node = recipe
-        for part in path:
-            node = node[part]
-        with node.unlocked():
-            node[name] = (4, 4) if key == 'backbone.patch' else value
+    recipe = changed(config.load(spec(data, weights)), SIZES | change)
     with pytest.raises((config.ConfigError, importer.ImportFailed), match=said):
         run.train(recipe, tmp_path / 'run')
-    assert not (tmp_path / 'run/checkpoints').exists() or not list((tmp_path / 'run/checkpoints').iterdir())
+    # Nor a config, which a second start with other settings would have to keep.
+    assert not [path for path in (tmp_path / 'run').rglob('*') if path.is_file()]
+
+
+@pytest.mark.parametrize(
+    ('labels', 'order', 'said'),
+    [
+        (('c', 'a', 'b'), (1, 2, 0), 'put in the order of the task'),
+        (('a', 'b', 'c'), (0, 1, 2), 'is that of the file'),
+        (None, (0, 1, 2), 'does not name its 3 classes'),
+        (('a', 'b', 'd'), None, "other classes, such as 'd'"),
+    ],
+)
+def test_the_output_of_the_file_is_put_in_the_order_of_the_classes(data, weights, tmp_path, labels, order, said):
+    for name in ('model.safetensors', 'config.json'):
+        shutil.copy(weights / name, tmp_path)
+    about = json.loads((tmp_path / 'config.json').read_text())
+    about |= {'id2label': {str(i): label for i, label in enumerate(labels or ('LABEL_0', 'LABEL_1', 'LABEL_2'))}}
+    (tmp_path / 'config.json').write_text(json.dumps(about))
+    recipe = changed(config.load(spec(data, tmp_path)), SIZES | {'tasks.clips.classes': ('a', 'b', 'c')})
+    given, text = transfer.begin(build.experiment(recipe))
+    assert said in text
+    if order is None:
+        assert 'heads_clips/output/kernel' not in given
+        return
+    kernel = safetensors(tmp_path / 'model.safetensors')['classifier.weight'].T  # [D, C]
+    np.testing.assert_array_equal(given['heads_clips/output/kernel'], kernel[:, list(order)])
 
 
 @pytest.mark.parametrize(
@@ -146,6 +173,9 @@ def test_what_does_not_fit_is_said_and_nothing_is_written(data, weights, tmp_pat
         ('vjepa2-L,videomae-B', 'name one model'),
         ('vjepa2-L,all,last=2', 'exclude each other'),
         ('vjepa2-L,last=two', 'no number of blocks'),
+        ('vjepa2-L,frames=four', 'no whole number'),
+        ('vjepa2-L,side=0', 'no whole number'),
+        ('vjepa2-L,rate=fast', 'no number above 0'),
         ('vjepa2-L,last=99,weights=x', 'has 24 blocks'),
         ('vjepa2-L,head', 'add weights=PATH'),
     ],

@@ -11,7 +11,7 @@ ROOT = pathlib.Path(__file__).parent.parent / 'vidloc'
 # What says of a file of weights what it is, without jax.
 SNIFFING = {
     'checkpoints.readers', 'checkpoints.key_maps', 'checkpoints.layouts', 'checkpoints.containers',
-    'checkpoints.preprocessing', 'models.sizes',
+    'checkpoints.overrides', 'checkpoints.preprocessing', 'models.sizes',
 }  # fmt: skip
 # Room or module -> what it may import of ours. A module of its own line is not bound by its room's line.
 MAY = {
@@ -31,6 +31,7 @@ MAY = {
     'checkpoints.key_maps': set(),
     'checkpoints.layouts': {'checkpoints.layouts', 'checkpoints.key_maps'},
     'checkpoints.containers': SNIFFING,
+    'checkpoints.overrides': SNIFFING,
     'checkpoints.preprocessing': SNIFFING,
     'checkpoints.families': SNIFFING,
     'checkpoints.key_table': set(),
@@ -46,6 +47,7 @@ MAY = {
     },
     'trained': {'build', 'checkpoints', 'models'},
     'transfer': {'trained', 'build', 'config', 'checkpoints', 'models'},
+    'settling': {'transfer', 'trained', 'build', 'config', 'models'},
     'export': {'trained', 'config', 'checkpoints', 'models'},
     'workdir': {'build', 'config', 'checkpoints', 'data'},
     'experiments': {

@@ -1,11 +1,16 @@
 """Pretraining, then a run that starts from its backbone, through the program and by its parts."""
 
+import json
+
 import jax
+import ml_collections
 import numpy as np
 import pytest
 from flax import traverse_util
 
-from vidloc import build, config, transfer
+from vidloc import build, config, run, settling, transfer
+from vidloc.checkpoints import store
+from vidloc.models import layers
 
 
 def changed(tiny_run, **backbone):
@@ -16,59 +21,65 @@ def changed(tiny_run, **backbone):
 
 
 @pytest.fixture(scope='module')
-def first(program, tiny_run, tmp_path_factory):
-    run = program.run(
-        tiny_run('street', 'unscored'), tmp_path_factory.mktemp('runs') / 'first', '--config.train.steps=2'
-    )
-    assert run.process.returncode == 0, run.err
-    return run.workdir
+def first(tiny_run, tmp_path_factory):
+    """The workdir of a run at step 2, and its backbone {canonical name: array}: the average, twice the parameters."""
+    folder = tmp_path_factory.mktemp('runs') / 'first'
+    experiment = build.experiment(config.load(tiny_run('street', 'unscored')))
+    folder.mkdir()
+    store.write_json(folder / 'config.json', json.loads(experiment.config.to_json_best_effort()))
+    tasks = {name: {'classes': list(task.classes)} for name, task in experiment.tasks.items()}
+    store.write_json(folder / 'model.json', {'tasks': tasks})
+    rng = np.random.default_rng(0)
+    params = jax.tree.map(lambda leaf: rng.normal(0, 0.1, leaf.shape).astype(np.float32), experiment.abstract_params)
+    average = jax.tree.map(lambda leaf: 2 * leaf, params)
+    with store.Store(folder / 'checkpoints') as checkpoints:
+        checkpoints.save(2, {'params': params, 'ema': average}, {})
+    return folder, {name: value for name, value in flat(average).items() if name.startswith('backbone/')}
 
 
-def test_a_run_starts_from_the_backbone_and_reads_it_only_once(program, tiny_run, first, tmp_path):
-    still = (
-        '--config.schedule.rate=0.0',
-        '--config.schedule.warmup_steps=1',
-        '--config.seed=7',
-        '--config.train.ema=0.0',
-    )
-    run = program.run(
-        tiny_run('unscored'), tmp_path / 'run', f'--config.init_from={first}', '--config.train.steps=1', *still
-    )
-    assert run.process.returncode == 0, run.err
-    assert f'backbone of {first}, trained for 2 steps' in run.out
-    # The first run kept an average, the second did not move: its parameters are that average.
-    given, step = transfer.read_backbone(str(first))
-    begun, _ = transfer.read_backbone(str(run.workdir))
-    assert step == 2 and given.keys() == begun.keys()
-    for name, value in given.items():
-        np.testing.assert_array_equal(value, begun[name], err_msg=name)
-    fresh = build.experiment(config.load(tiny_run('unscored'))).init(jax.random.key(7))
-    assert any(
-        not np.array_equal(value, given[name])
-        for name, value in flat(fresh).items()
-        if name in given and value.ndim > 1
-    )
-    again = program.run(tiny_run('unscored'), run.workdir, '--config.init_from=gone', '--config.train.steps=2', *still)
-    assert again.process.returncode == 0 and 'backbone of' not in again.out, again.err
+def test_a_run_starts_from_the_backbone_and_reads_it_only_once(program, tiny_run, first, tmp_path, capsys):
+    workdir, average = first
+    # At a rate of zero it stays what it began with.
+    still = ('--config.schedule.rate=0.0', '--config.schedule.warmup_steps=1', '--config.train.ema=0.0')
+    recipe = tiny_run('street', 'unscored')
+    done = program.run(recipe, tmp_path / 'run', f'--config.init_from={workdir}', '--config.train.steps=1', *still)
+    assert done.process.returncode == 0, done.err
+    assert f'backbone of {workdir}, trained for 2 steps' in done.out
+    begun, _ = transfer.read_backbone(str(done.workdir))
+    assert begun.keys() == average.keys()
+    for name, value in average.items():
+        np.testing.assert_array_equal(begun[name], value, err_msg=name)
+    going_on = config_of(done.workdir)
+    with going_on.unlocked():
+        going_on.init_from = 'gone'
+    run.train(going_on, done.workdir)
+    said = capsys.readouterr().out
+    assert 'already trained' in said and 'backbone of' not in said
+
+
+def config_of(workdir):
+    return ml_collections.ConfigDict(json.loads((workdir / 'config.json').read_text()))
 
 
 def flat(tree):
-    from vidloc.models import layers
-
     return {
         name: np.asarray(value)
         for name, value in traverse_util.flatten_dict(layers.to_canonical(tree), sep='/').items()
     }
 
 
-def test_no_run_to_start_from_is_told_before_anything_is_written(program, tiny_run, tmp_path):
-    run = program.run(tiny_run('unscored'), tmp_path / 'run', f'--config.init_from={tmp_path / "gone"}')
-    assert run.process.returncode == 2 and 'init_from: nothing at' in run.err
-    assert 'Traceback' not in run.err
+def test_no_run_to_start_from_is_told_before_anything_is_written(tiny_run, tmp_path):
+    recipe = config.load(tiny_run('street', 'unscored'))
+    with recipe.unlocked():
+        recipe.init_from = str(tmp_path / 'gone')
+    with pytest.raises(config.ConfigError, match=r'init_from: nothing at .*gone.*Nothing is downloaded'):
+        run.train(recipe, tmp_path / 'run')
+    assert not (tmp_path / 'run').exists()
 
 
 def test_another_size_is_refused_with_what_differs(tiny_run, first):
-    found, _ = transfer.read_backbone(*transfer.split(f'{first}@latest'))
+    found, step = transfer.read_backbone(*transfer.split(f'{first[0]}@latest'))
+    assert step == 2
     with pytest.raises(config.ConfigError, match=r'backbone/.*\[.*there, .* here'):
         transfer.into(found, changed(tiny_run, mlp=64))
     with pytest.raises(config.ConfigError, match=r'spatial/block_01/.*not in the run'):
@@ -128,8 +139,11 @@ def test_a_run_starts_from_an_image_model(tiny_run, tmp_path, inflate):
     recipe = config.load(tiny_run('street', 'unscored'))
     with recipe.unlocked():
         recipe.init_from, recipe.weights.inflate = str(path), inflate
-    recipe, said = transfer.settle(recipe, tmp_path / 'run')
-    assert tuple(recipe.preprocess.mean) == (127.5,) * 3 and 'as the weights expect' in said
+    recipe, said = settling.settle(recipe, tmp_path / 'run')
+    assert (
+        tuple(recipe.preprocess.mean) == (127.5,) * 3
+        and 'preprocess.mean (127.5, 127.5, 127.5), as the weights' in said
+    )
     found, table = transfer.begin(build.experiment(recipe))
     kernel = arrays['embedding/kernel']
     expected = np.stack([0 * kernel, kernel]) if inflate == 'central' else np.stack([kernel / 2] * 2)

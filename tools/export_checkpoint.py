@@ -11,7 +11,7 @@ import os
 import sys
 
 from vidloc import export, trained
-from vidloc.checkpoints import exporter, store
+from vidloc.checkpoints import exporter, overrides, store
 from vidloc.config import ConfigError
 
 
@@ -22,7 +22,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument('--task', default='', help='of a run with several tasks: whose head and input')
     parser.add_argument('--checkpoint', default='latest', help='of a run: latest, best or a step')
     parser.add_argument('--which', default='', help='of a weights file with several parts: which of them')
-    parser.add_argument('--heads', type=int, default=0, help='of weights that do not tell: attention heads')
+    parser.add_argument('--set', nargs='+', default=(), metavar='NAME=VALUE', help='sizes that weights do not tell')
     options = parser.parse_args(arguments)
     try:
         if not os.path.exists(options.source):
@@ -30,8 +30,8 @@ def main(arguments: list[str] | None = None) -> int:
         if trained.is_workdir(options.source):
             params, model, notes = export.of_run(options.source, options.checkpoint, options.task)
         else:
-            overrides = {'heads': options.heads} if options.heads else {}
-            params, model, notes = export.of_weights(options.source, options.which, overrides)
+            given = overrides.parse(options.set)
+            params, model, notes = export.of_weights(options.source, options.which, given)
         done = exporter.export(options.out, params, model)
     except (ValueError, store.CheckpointError, OSError) as error:
         print(f'export_checkpoint: {error}', file=sys.stderr)

@@ -6,11 +6,9 @@ python tools/import_checkpoint.py ViT-B_16.npz --out weights/vit_b --into vivit 
 """
 
 import argparse
-import ast
 import sys
-from typing import Any
 
-from vidloc.checkpoints import conversion, inflation
+from vidloc.checkpoints import conversion, inflation, overrides
 
 
 def parser() -> argparse.ArgumentParser:
@@ -19,9 +17,7 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument('--out', required=True, help='the folder to write, which must not be there yet')
     found.add_argument('--which', default='', help="what to read of a file with several models, such as 'encoder'")
     found.add_argument('--allow', default='', metavar='REGEX', help='names of differences that may be passed over')
-    found.add_argument(
-        '--set', nargs='+', default=(), type=_setting, metavar='NAME=VALUE', help='sizes that the file does not tell'
-    )
+    found.add_argument('--set', nargs='+', default=(), metavar='NAME=VALUE', help='sizes that the file does not tell')
     found.add_argument('--into', choices=tuple(inflation.ENCODERS), help='the video model that an image ViT becomes')
     fields = conversion.Target
     found.add_argument('--frames', type=int, default=fields.frames, help='--into: frames of a clip')
@@ -30,16 +26,6 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument('--size', type=int, nargs=2, metavar=('HEIGHT', 'WIDTH'), help='--into: of the input, pixels')
     found.add_argument('--inflate', choices=inflation.METHODS, default=fields.inflate, help='--into: of the filters')
     return found
-
-
-def _setting(text: str) -> tuple[str, Any]:
-    name, mark, value = text.partition('=')
-    if not mark or not name.isidentifier():
-        raise argparse.ArgumentTypeError(f'{text!r} is not NAME=VALUE')
-    try:
-        return name, ast.literal_eval(value)
-    except (ValueError, SyntaxError):
-        return name, value
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -55,7 +41,7 @@ def main(arguments: list[str] | None = None) -> int:
             options.out,
             which=options.which,
             allow=options.allow,
-            overrides=dict(options.set),
+            overrides=overrides.parse(options.set),
             into=into,
         )
     except (ValueError, OSError) as error:

@@ -13,7 +13,7 @@ import ml_collections
 import numpy as np
 from flax import traverse_util
 
-from vidloc import build, transfer
+from vidloc import build, settling, transfer
 from vidloc import config as config_lib
 from vidloc import workdir as workdir_lib
 from vidloc.annotations import records
@@ -72,7 +72,7 @@ def train(config: ml_collections.ConfigDict, workdir: str | pathlib.Path) -> dic
     started = time.time()
     workdir = pathlib.Path(workdir)
     lead = jax.process_index() == 0
-    config, colours = transfer.settle(config, workdir)
+    config, settled = settling.settle(config, workdir)
     mesh = sharding.make_mesh(data=config.mesh.data, fsdp=config.mesh.fsdp)
     experiment = build.experiment(config)
     opened = build.open_sources(config, experiment.tasks, train=True)
@@ -85,11 +85,13 @@ def train(config: ml_collections.ConfigDict, workdir: str | pathlib.Path) -> dic
     reading = pipeline.Plan(tuple(opened.values()), plan.schedule, plan.batch_sizes, rows, config.seed)
     optimizer = experiment.optimizer(plan.total, plan.warmup)
     if lead:
-        workdir_lib.write(workdir, config, experiment, opened)
         print(experiment.partition.overview(), flush=True)
-        print('\n'.join(line for line in (summary(config, opened, plan, mesh), colours) if line), flush=True)
+        print('\n'.join(line for line in (summary(config, opened, plan, mesh), settled) if line), flush=True)
 
     begin = start(experiment, optimizer, opened, mesh, workdir)
+    if lead:
+        # Not before: weights that do not fit must not leave a config that the next, corrected start would have to keep.
+        workdir_lib.write(workdir, config, experiment, opened)
     predict = step.make_predict_step(experiment.apply, experiment.tasks)
     last = begin.store.metrics(begin.step)
 
@@ -145,7 +147,7 @@ def train(config: ml_collections.ConfigDict, workdir: str | pathlib.Path) -> dic
 def evaluate(config: ml_collections.ConfigDict, workdir: str | pathlib.Path) -> dict[str, float]:
     """Evaluates the checkpoint that config.eval.checkpoint names; raises as train does."""
     workdir = pathlib.Path(workdir)
-    config, _ = transfer.settle(config, workdir)
+    config, _ = settling.settle(config, workdir)
     mesh = sharding.make_mesh(data=config.mesh.data, fsdp=config.mesh.fsdp)
     experiment = build.experiment(config)
     check_evaluation(config)

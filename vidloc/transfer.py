@@ -3,7 +3,6 @@
 What a run starts from is read once, when it begins; a run that goes on never reads it.
 """
 
-import json
 import os
 import pathlib
 import re
@@ -35,55 +34,12 @@ def split(init_from: str) -> tuple[str, str]:
     return (place, which) if place else (init_from, '')
 
 
-def settle(config: ml_collections.ConfigDict, workdir: str | os.PathLike[str]) -> tuple[ml_collections.ConfigDict, str]:
-    """(the config with the mean and std of the colours filled in where it leaves them open, what to say about it).
-
-    They are those of the run in `workdir` if there is one, else those of what init_from names. Explicit values win.
-    Raises ConfigError, ReadError or FamilyError.
-    """
-    prepare = config.preprocess
-    stored = pathlib.Path(workdir) / 'config.json'
-    if stored.is_file():
-        known, source = json.loads(stored.read_text(encoding='utf-8')).get('preprocess', {}), ''
-    elif config.init_from:
-        known, source = _colours(config)
-    else:
-        known, source = {}, ''
-    unset = [name for name in ('mean', 'std') if not prepare[name] and known.get(name)]
-    said = ''
-    if source and unset:
-        values = ', '.join(f'{name} {[round(float(x), 2) for x in known[name]]}' for name in unset)
-        said = f'colours as the weights expect them: {values} ({source})'
-    elif source and any(known.get(name) and not np.allclose(prepare[name], known[name]) for name in ('mean', 'std')):
-        said = (
-            f'colours as the config says: mean {tuple(prepare.mean)}, std {tuple(prepare.std)}; the weights expect '
-            f'{known.get("mean")} and {known.get("std")} ({source})'
-        )
-    if unset:
-        config = ml_collections.ConfigDict(config)
-        with config.unlocked():
-            for name in unset:
-                config.preprocess[name] = tuple(known[name])
-        config.lock()
-    return config, said
-
-
-def _colours(config: ml_collections.ConfigDict) -> tuple[dict[str, Any], str]:
-    """(mean and std of what init_from names, where that is written)"""
-    place, _ = split(config.init_from)
-    if trained.is_workdir(place):
-        path = pathlib.Path(place) / 'config.json'
-        return json.loads(path.read_text(encoding='utf-8')).get('preprocess', {}), str(path)
-    _, found = _recognise(config)
-    prepare = found.preprocessing
-    return {'mean': prepare.mean, 'std': prepare.std}, prepare.source
-
-
-def _recognise(config: ml_collections.ConfigDict) -> tuple[weights_lib.Weights, families.Found]:
-    if not os.path.exists(config.init_from):
+def recognise(config: ml_collections.ConfigDict) -> tuple[weights_lib.Weights, families.Found]:
+    """The weights that init_from names, and what they are. Raises ConfigError, ReadError or FamilyError."""
+    if not pathlib.Path(config.init_from).exists():
         raise ConfigError(
             f'init_from: nothing at {config.init_from!r}; give a weights file or its folder, or the workdir of a run, '
-            'which must have been trained first'
+            'which must have been trained first. Nothing is downloaded: what is on a hub has to be fetched before'
         )
     which = config.weights.which
     try:
@@ -110,7 +66,8 @@ def begin(experiment: build.Experiment) -> tuple[dict[str, np.ndarray], str]:
 
 def _from_weights(experiment: build.Experiment) -> tuple[dict[str, np.ndarray], str]:
     config = experiment.config
-    weights, found = _recognise(config)
+    weights, found = recognise(config)
+    importer.check_kind(weights, found, config_lib.plain(config.backbone), config.weights.allow)
     roots = {'backbone': 'backbone'}  # of the model: of the file
     allow, said = config.weights.allow, [f'weights: {config.init_from}']
     if config.weights.head:
@@ -123,13 +80,15 @@ def _from_weights(experiment: build.Experiment) -> tuple[dict[str, np.ndarray], 
                 f'kind {task.head.kind!r}; use that kind, or weights.head="" for a new head'
             )
         else:
+            _check_head(config.weights.head, task.head, found.head, allow)
             roots[f'heads_{config.weights.head}'] = 'head'
     shapes = {
         name.replace(root, roots[root], 1): leaf
         for name, leaf in traverse_util.flatten_dict(experiment.abstract_params, sep='/').items()
         if (root := name.split('/')[0]) in roots
     }
-    if 'head' in roots.values() and (why := _other_classes(experiment, found)):
+    why = _other_classes(experiment, found) if 'head' in roots.values() else ''
+    if why:
         said.append(why)
         shapes = {name: leaf for name, leaf in shapes.items() if not name.startswith(OUTPUT)}
         mine = [
@@ -161,7 +120,23 @@ def _from_weights(experiment: build.Experiment) -> tuple[dict[str, np.ndarray], 
         return {name: np.asarray(made[_rooted(name, back)]) for name in names}
 
     filled = importer.fill(planned, traverse_util.unflatten_dict(some, sep='/'), start)
+    if 'head' in roots.values() and not why:
+        order, note = _order(experiment, found)
+        said.append(note)
+        for name in filled.keys() & {OUTPUT + 'kernel', OUTPUT + 'bias'}:
+            filled[name] = filled[name][..., order]
     return {_rooted(name, back): value for name, value in filled.items()}, '\n'.join(said)
+
+
+def _check_head(name: str, given: ml_collections.ConfigDict, expected: Mapping[str, Any], allow: str) -> None:
+    """Raises ConfigError where the head of a task means something else by the same parameters."""
+    for field, value in expected.items():
+        place = f'tasks.{name}.head.{field}'
+        if field in given and given[field] != value and not (allow and re.fullmatch(allow, place)):
+            raise ConfigError(
+                f'{place} is {given[field]!r}, the file has {value!r}: set --config.{place}={value}, or let it pass '
+                'with weights.allow'
+            )
 
 
 def _rooted(name: str, roots: Mapping[str, str]) -> str:
@@ -176,9 +151,27 @@ def _other_classes(experiment: build.Experiment, found: families.Found) -> str:
     count = (found.head or {'classes': 0})['classes']
     if count != len(classes):
         return f'the output of {name} is new: the file knows {count} classes, the task {len(classes)}'
-    if found.labels is not None and tuple(found.labels) != classes:
-        return f'the output of {name} is new: the file has {count} other classes, such as {found.labels[0]!r}'
+    if found.labels is not None and sorted(found.labels) != sorted(classes):
+        other = next(label for label in found.labels if found.labels.count(label) > classes.count(label))
+        return f'the output of {name} is new: the file has {count} other classes, such as {other!r}'
     return ''
+
+
+def _order(experiment: build.Experiment, found: families.Found) -> tuple[list[int], str]:
+    """(for each class of the task its number in the file, what to say about it), given as many and the same classes."""
+    name = experiment.config.weights.head
+    classes = tuple(experiment.tasks[name].classes)
+    same = list(range(len(classes)))
+    if found.labels is None:
+        shown = ', '.join(classes[:SHOWN]) + (', ...' if len(classes) > SHOWN else '')
+        return same, f'the file does not name its {len(classes)} classes: they are taken to be, in this order, {shown}'
+    if found.labels == classes:
+        return same, f'the output of {name} is that of the file'
+    # Of classes with the same name the first stays the first.
+    numbers = sorted(range(len(classes)), key=lambda i: (found.labels[i], i))
+    places = sorted(range(len(classes)), key=lambda i: (classes[i], i))
+    order = [number for _, number in sorted(zip(places, numbers, strict=True))]
+    return order, f'the output of {name} is that of the file, its classes put in the order of the task'
 
 
 def read_backbone(place: str, which: str = '') -> tuple[dict[str, np.ndarray], int]:

@@ -46,6 +46,12 @@ def test_the_same_parameters_to_the_bit(toys, folder):
     assert not plan.initialised
 
 
+def test_what_was_settled_when_it_was_imported_is_not_chosen_again(folder):
+    _, out = folder
+    with pytest.raises(ReadError, match='which and heads cannot be chosen any more'):
+        importer.read(out, which='encoder', overrides=HEADS)
+
+
 def test_many_parameters_are_written_in_groups(small_groups, folder):
     path, out = folder
     assert len(list(out.glob('params_*'))) > 2

@@ -22,6 +22,14 @@ def test_differences_are_cut_and_counted():
     assert lines[-1] == f'... and {101 - key_table.LINES + 1} lines more'
 
 
+def test_what_is_left_out_is_named_by_its_first_part():
+    names = ['head/kernel', 'head/bias', 'pre_logits/kernel', 'pre_logits/bias', 'alone']
+    text = key_table.text([Row('ignored', name, note='the classifier') for name in names])
+    assert 'alone, head/*, pre_logits/*: the classifier (5 arrays' in text
+    many = key_table.text([Row('ignored', f'{letter}.w', note='odd') for letter in 'abcdefghi'])
+    assert 'a.w, b.w, c.w, d.w, e.w, f.w, and 3 more: odd' in many
+
+
 def test_counts():
     rows = [Row('used', 'a'), Row('used', 'b'), Row('missing', 'c', allowed=True), Row('missing', 'd')]
     assert key_table.counts(rows) == {'used': 2, 'missing': 1, 'allowed': 1}

@@ -29,13 +29,19 @@ def test_colours_from_the_preprocessor(preprocessor, mean, std):
     prepared, _ = preprocessing.read(preprocessing.FAMILIES['vjepa2'], None, preprocessor, 'toy')
     np.testing.assert_allclose(prepared.mean, mean, atol=1e-9)
     np.testing.assert_allclose(prepared.std, std, atol=1e-9)
-    assert prepared.source == 'preprocessor_config.json'
+
+
+def part_from(prepared, place):
+    """The fields that are said to be from there."""
+    parts = dict(reversed(part.split(': ')) for part in prepared.source.split('; '))
+    return parts[place].split(', ')
 
 
 def test_colours_that_nothing_is_said_of_are_those_of_the_family():
     prepared, notes = preprocessing.read(preprocessing.FAMILIES['vivit'], None, {'size': 32}, 'toy')
     assert (prepared.mean, prepared.std, prepared.size) == ((127.5,) * 3, (127.5,) * 3, (32, 32))
     assert any('those of the family' in note for note in notes)
+    assert {'mean', 'std'} <= set(part_from(prepared, 'family default'))
 
 
 @pytest.mark.parametrize(
@@ -52,7 +58,9 @@ def test_the_size_of_the_input(size, want):
     beside = {'crop_size': 16, 'frames_per_clip': 6}
     prepared, _ = preprocessing.read(preprocessing.FAMILIES['vjepa2'], beside, COLOURS | size, 'toy')
     assert (prepared.size, prepared.frames, prepared.stride) == (want, 6, 4)
-    assert prepared.source == 'config.json and preprocessor_config.json'
+    place = 'preprocessor_config.json' if size else 'config.json'
+    assert ('size' in part_from(prepared, place)) and 'mean' in part_from(prepared, 'preprocessor_config.json')
+    assert part_from(prepared, 'family default') == ['stride']
 
 
 def test_what_the_preprocessor_cannot_say():
@@ -70,8 +78,10 @@ def test_what_the_preprocessor_cannot_say():
 def test_what_a_user_gives_wins():
     given = {'size': (64, 96), 'frames': 8, 'stride': 1, 'mean': (1, 2, 3), 'std': 10}
     base = preprocessing.FAMILIES['vjepa2']
-    want = preprocessing.Preprocessing((1.0, 2.0, 3.0), (10.0,) * 3, (64, 96), 8, 1, base.source)
+    source = 'size, frames, stride, mean, std: as given; else family default'
+    want = preprocessing.Preprocessing((1.0, 2.0, 3.0), (10.0,) * 3, (64, 96), 8, 1, source)
     assert preprocessing.overridden(base, given) == want
+    assert preprocessing.overridden(base, {}) == base
     for wrong in ({'frames': 0}, {'frames': 1.5}, {'stride': True}, {'mean': (1, 2)}, {'size': '64x96'}):
         with pytest.raises(FamilyError, match=r'overrides: (frames|stride|mean|size) is'):
             preprocessing.overridden(base, wrong)

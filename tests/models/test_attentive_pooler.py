@@ -124,15 +124,12 @@ def test_the_public_sizes_have_the_public_number_of_parameters(width, heads, cou
     assert sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(params['pooler'])) == count
 
 
-def test_the_start_is_that_of_the_public_model_whatever_the_segments():
+def test_the_start_of_cut_segments_is_that_of_the_public_model():
     """Normal with 0.02; out and fc2 of block i (counted from 1, the cross block last) divided by sqrt(i)."""
-    head = TINY.clone(layers=3)
-    encoded = _encoded(width=48, batch=1)
-    run = _start(head, encoded)
-    cut = _start(head.clone(segments={'self': ((0, 1), (2, 2))}), encoded)
-    assert set(cut['pooler']['self']) == {'blocks_00_01', 'blocks_02_02'}
+    head = TINY.clone(layers=3, segments={'self': ((0, 1), (2, 2))})
+    run = _start(head, _encoded(width=48, batch=1))
+    assert set(run['pooler']['self']) == {'blocks_00_01', 'blocks_02_02'}
     tree = layers.to_canonical(run)
-    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-5), tree, layers.to_canonical(cut))
     blocks = [*tree['pooler']['self'].values(), tree['pooler']['cross']]
     kernels = []
     for depth, block in enumerate(blocks, 1):

@@ -30,6 +30,9 @@ ALL = {
 }
 
 
+LEAVES = ('kernel', 'scale', 'bias')
+
+
 def _video(frames=4, height=8, width=12, batch=2):
     video = jax.random.normal(jax.random.key(5), (batch, frames, height, width, 3))
     return video, jnp.ones((batch, frames), bool)
@@ -151,6 +154,29 @@ def test_forward_equals_numpy_in_float64(flags, size, width, heads):
     np.testing.assert_allclose(got.grid[1], grid, atol=1e-4)
     for tap, layer in zip(got.taps, (1, 0), strict=True):
         np.testing.assert_allclose(tap[1], per_layer[layer], atol=1e-4)
+
+
+def test_gradients_of_2_1_equal_finite_differences_in_float64(check_slopes):
+    """Of every parameter and of the video."""
+    model = TINY.clone(taps=(), **ALL)
+    params = _random(model)
+    video, valid = _video(4, 4, 8, batch=1)
+    weights = np.random.default_rng(3).normal(size=(2, 1, 2, 24))
+
+    def loss(params, video):
+        return jnp.sum(model.apply({'params': params}, video, valid, train=False).grid * weights)
+
+    got = jax.jit(jax.grad(loss, argnums=(0, 1)))(params, video)
+
+    def function(start):
+        params, video = start
+        return np.sum(reference.encode(video[0], params, interleave=True, interpolate=True)[0] * weights)
+
+    # Images have parameters of their own, and the grid is normed by the last level's norm alone.
+    unused = ('image_embedding', 'norm_0', 'norm_1', 'norm_2')
+    nothing = ("['image_modality']", *(f"['{name}']['{leaf}']" for name in unused for leaf in LEAVES))
+    start = (_exact(params), np.asarray(video, np.float64))
+    check_slopes(function, start, (layers.to_canonical(got[0]), got[1]), nothing)
 
 
 def test_hierarchical_features_are_the_four_normed_levels():

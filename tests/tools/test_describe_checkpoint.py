@@ -54,6 +54,7 @@ def test_a_large_file_needs_little_memory_and_no_jax(toys, tmp_path):
     # The published counts of V-JEPA 2 L, its pooler and a head of 174 classes.
     assert about['parameters'] == {'backbone': 303_885_312, 'head': 49_336_320 + 174 * 1025}
     assert about['backbone']['heads'] == 16 and about['head']['classes'] == 174
+    assert about['size'] == 'vjepa2-L'
 
 
 def test_for_people(run):
@@ -87,6 +88,25 @@ def test_a_folder_of_our_own(run, run_tool, tmp_path):
     for name in ('family', 'backbone', 'head', 'parameters', 'preprocessing', 'labels'):
         assert ours[name] == theirs[name]
     assert ours['format'] == 'orbax' and 'imported from model.safetensors' in ours['notes']
+
+
+def test_a_model_of_v_jepa_2_1_is_not_taken_for_2(toys):
+    from vidloc.checkpoints import description
+    from vidloc.models import sizes
+
+    published = {'kind': 'vjepa2', 'patch': (16, 16), 'eps': 1e-6, **sizes.SIZES['vjepa2']['L-2.1']}
+    assert description.published(published) == 'vjepa2-L-2.1'
+    assert description.published(published | {'level_norms': False}) == 'vjepa2-L'
+    assert description.published(published | {'layers': 25}) is None
+
+
+def test_what_the_file_does_not_tell_is_given(run, toys, tmp_path):
+    _, path = toys.write(tmp_path, 'vjepa2_official')
+    done = run(path)
+    assert done.returncode == 2 and '--set heads=12' in done.stderr and done.stderr.count(str(path)) == 1
+    done = run(path, '--set', 'heads=4')
+    assert done.returncode == 0 and 'heads=4' in done.stdout and 'size  ' not in done.stdout
+    assert run(path, '--set', 'heads=5').returncode == 2
 
 
 def test_an_unknown_family_shows_what_is_there(run, tmp_path):

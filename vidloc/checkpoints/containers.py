@@ -83,7 +83,7 @@ def find(weights: 'Weights', *, which: str = '') -> Place:
     if len({candidate.prefix for candidate in chosen}) > 1:
         example = _called(candidate.prefix for candidate in chosen)[0]
         raise FamilyError(
-            f'{weights.path}: there are models in {_listed(chosen)}; say which one is to be read: which={example!r}'
+            f'{weights.path}: there are models in {_listed(chosen)}; say which one is to be read: {_which(example)}'
         )
     place = max(chosen, key=lambda candidate: candidate.matched)
     for candidate in candidates:
@@ -93,7 +93,7 @@ def find(weights: 'Weights', *, which: str = '') -> Place:
             (damaged,), (other,) = _called([candidate.prefix]), _called([place.prefix])
             raise FamilyError(
                 f'{weights.path}: {damaged} would be read ({place.layout.name}), but there is something wrong with '
-                f'it: {"; ".join(candidate.wrong(weights))}. To read {other} instead, say which={other!r}'
+                f'it: {"; ".join(candidate.wrong(weights))}. To read {other} instead: {_which(other)}'
             )
     others = tuple(sorted({candidate.prefix for candidate in fitting} - {place.prefix}))
     return Place(place.layout, place.prefix, _names(weights, place), others)
@@ -142,6 +142,11 @@ def _called(prefixes: Iterable[str]) -> list[str]:
     return names if len(set(names)) == len(names) else [prefix.rstrip('/.') for prefix in prefixes]
 
 
+def _which(name: str) -> str:
+    """How a user asks for a part of a file."""
+    return f'which={name!r} (--which of the tools, --config.weights.which of a run)'
+
+
 def _listed(candidates: Iterable[_Candidate]) -> str:
     names = [name or 'the file itself' for name in _called(candidate.prefix for candidate in candidates)]
     return ', '.join(names[:12]) + (f' and {len(names) - 12} more' if len(names) > 12 else '')
@@ -168,7 +173,7 @@ def _names(weights: 'Weights', place: _Candidate) -> dict[str, str]:
 
 
 def _nothing_fits(weights: 'Weights', candidates: list[_Candidate]) -> str:
-    known = '; '.join(layout.name for layout in LAYOUTS)
+    known = ', '.join(dict.fromkeys(layout.name.split(',')[0] for layout in LAYOUTS))
     names = list(weights.entries)
     text = f'{weights.path}: these weights are of no family that vidloc knows ({known}).'
     if candidates:

@@ -109,9 +109,19 @@ def write(
     return about
 
 
-def read(path: str | os.PathLike[str]) -> tuple[Weights, families.Found]:
-    """Opens a folder by `write`, without reading the parameters; raises ReadError."""
+def read(
+    path: str | os.PathLike[str], *, which: str = '', overrides: Mapping[str, Any] | None = None
+) -> tuple[Weights, families.Found]:
+    """Opens a folder by `write`, without reading the parameters; raises ReadError.
+
+    which, overrides: must be empty. What they say was settled when the weights were imported.
+    """
     path = pathlib.Path(path)
+    if which or overrides:
+        given = ' and '.join([*(['which'] if which else []), *(overrides or {})])
+        raise ReadError(
+            path, f'it was imported before, and {given} cannot be chosen any more', f'{_AGAIN} to change it'
+        )
     about = describe(path)
     listed, entries = about['parameters'], {}
     for folder in sorted(path.glob(PARAMS.replace('{:03d}', '*'))):

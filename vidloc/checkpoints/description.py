@@ -9,6 +9,7 @@ from typing import Any
 from vidloc.checkpoints import converted, families, key_maps, key_table
 from vidloc.checkpoints.readers import opening
 from vidloc.checkpoints.readers.weights import Weights
+from vidloc.models import sizes
 
 LINES = 60
 LABELS = 5
@@ -27,7 +28,7 @@ def describe(
 ) -> dict[str, Any]:
     """A JSON-ready description; names: with every array. Raises ReadError; Unknown where the family is not known."""
     if converted.is_converted(path):
-        weights, found = converted.read(path)
+        weights, found = converted.read(path, which=which, overrides=overrides)
         return _file(weights, names) | _model(weights, found)
     weights = opening.open_weights(path)
     about = _file(weights, names)
@@ -43,6 +44,7 @@ def text(about: Mapping[str, Any]) -> str:
     lines = [f'file          {about["path"]}', f'format        {about["format"]}, {about["arrays"]} arrays ({dtypes})']
     if 'family' in about:
         lines += [f'family        {about["family"]}: {about["layout"]}']
+        lines += [f'size          {about["size"]} (configs/finetune.py:{about["size"]})'] if about['size'] else []
         lines += [f'prefix        {about["prefix"]!r}'] if about['prefix'] else []
         for part in ('backbone', 'head'):
             if about[part] is not None:
@@ -93,6 +95,7 @@ def _model(weights: Weights, found: families.Found) -> dict[str, Any]:
     return {
         'family': found.family,
         'layout': found.layout.name,
+        'size': published(found.backbone),
         'prefix': found.prefix,
         'backbone': found.backbone,
         'head': found.head,
@@ -102,6 +105,20 @@ def _model(weights: Weights, found: families.Found) -> dict[str, Any]:
         'labels': found.labels,
         'notes': list(found.notes),
     }
+
+
+def published(backbone: Mapping[str, Any] | None) -> str | None:
+    """'vjepa2-L': the published model of these sizes, whatever its grid; None if there is none."""
+    if backbone is None or backbone['kind'] not in sizes.SIZES:
+        return None
+    fields = {name: value for name, value in backbone.items() if name != 'grid'}
+    # A size of V-JEPA 2.1 has the fields of one of V-JEPA 2, and further ones.
+    fitting = [
+        (len(size), name)
+        for name, size in sizes.SIZES[backbone['kind']].items()
+        if all(fields.get(field) == value for field, value in size.items() if field != 'grid')
+    ]
+    return f'{backbone["kind"]}-{max(fitting)[1]}' if fitting else None
 
 
 def _size(weights: Weights, found: families.Found, rule: key_maps.Rule) -> int:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from vidloc.checkpoints import containers, key_maps, preprocessing
+from vidloc.checkpoints import overrides as overrides_lib
 from vidloc.checkpoints.containers import FamilyError
 from vidloc.checkpoints.layouts import vjepa2
 from vidloc.checkpoints.preprocessing import Preprocessing
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
 
 __all__ = ['FamilyError', 'Found', 'Preprocessing', 'recognise']
 
-OVERRIDES = ('heads', 'grid', 'size', 'frames', 'stride', 'mean', 'std')
 # What config.json of Hugging Face calls the families.
 MODEL_TYPES = {'vjepa2': 'vjepa2', 'videomae': 'videomae', 'vivit_joint': 'vivit'}
 # What vidloc computes where config.json could ask for something else: GELU as it is (with erf) or its tanh form.
@@ -63,14 +63,12 @@ def recognise(weights: 'Weights', *, which: str = '', overrides: Mapping[str, An
     """weights -> the family, the layout and the sizes; no array is read.
 
     which: the container to read when the file has several ('encoder' instead of 'target_encoder', 'classifiers/3').
-    overrides: what the weights and the files beside them do not tell, or tell wrong: any of OVERRIDES, as in
+    overrides: what the weights and the files beside them do not tell, or tell wrong: any of overrides.NAMES, as in
       {'heads': 16, 'grid': (16, 14, 14)}; a grid is (t, h, w) tokens, a size (height, width) pixels.
     Raises FamilyError: what was looked for, and what is missing. Layers of which nothing is there are an error here;
     single arrays that are missing or have other shapes are left to the import, which lists all of them.
     """
-    overrides = dict(overrides or {})
-    if unknown := sorted(set(overrides) - set(OVERRIDES)):
-        raise FamilyError(f'overrides has {", ".join(unknown)}; it can have {", ".join(OVERRIDES)}')
+    overrides = overrides_lib.checked(overrides or {})
     place = containers.find(weights, which=which)
     sheet = _Sheet(weights, place, overrides)
     notes = list(sheet.notes)
@@ -186,8 +184,8 @@ class _Sheet:
             depth = '' if layers is None else f' and {layers} layers'
             raise FamilyError(
                 f'{self.path}: the number of attention heads is not in the weights, no config.json beside them says '
-                f'it, and no published model of {self.layout.name} has width {width}{depth}. Give it, as in '
-                f"overrides={{'heads': 12}}"
+                f'it, and no published model of {self.layout.name} has width {width}{depth}. Give it: '
+                f'{overrides_lib.example("heads", 12)}'
             )
         heads = preprocessing.whole(heads, 'the number of heads', self.path)
         if width % heads:
@@ -318,8 +316,8 @@ def _grid(sheet: _Sheet, tokens: int, times: int | None) -> tuple[tuple[int, int
     side = math.isqrt(tokens // times) if times else 0
     if not times or not tokens or times * side * side != tokens:
         raise FamilyError(
-            f'{sheet.path}: {tokens} positions can be laid out in time, height and width in several ways. Say which, '
-            f"as in overrides={{'grid': (16, 14, 14)}}"
+            f'{sheet.path}: {tokens} positions can be laid out in time, height and width in several ways. Say which: '
+            f'{overrides_lib.example("grid", (16, 14, 14))}'
         )
     return (times, side, side), []
 

@@ -15,6 +15,11 @@ from vidloc.models import positions
 
 # Encoder with learned positions -> the axes of the backbone's grid that they are for.
 POSITIONS = {'encoder': slice(0, 3), 'spatial': slice(1, 3), 'temporal': slice(0, 1)}
+# Families whose own code resizes learned positions in another way than positions.resize.
+OTHERWISE = {
+    # OpenGVLab/InternVideo, InternVideo2/multi_modality/models/backbones/internvideo2/pos_embed.py
+    'internvideo2': '; its own code does it with centres at halves, bicubically in each frame',
+}
 # Fields of a backbone that do not say what its parameters mean.
 FREE = frozenset(
     [
@@ -33,13 +38,18 @@ NEVER_ZERO = {
 
 
 def fit_positions(
-    filling: Mapping[str, Leaf], shapes: Mapping[str, Shape], grid: Sequence[int] | None, wanted: Sequence[int] | None
+    family: str,
+    filling: Mapping[str, Leaf],
+    shapes: Mapping[str, Shape],
+    grid: Sequence[int] | None,
+    wanted: Sequence[int] | None,
 ) -> tuple[dict[str, Leaf], list[Row]]:
     """Positions of the grid (t, h, w) -> those of the grid that is wanted; CLS tokens are dropped or start at zero.
 
     Returns the parameters and rows for what is dropped. What cannot be resized is left as it is.
     """
     filling, rows = dict(filling), []
+    other = OTHERWISE.get(family, '')
     for stack, axes in POSITIONS.items():
         name, token = f'backbone/{stack}/position', f'backbone/{stack}/cls'
         if name not in filling or name not in shapes or not grid or not wanted:
@@ -58,7 +68,7 @@ def fit_positions(
             filling[token] = Leaf(zeros.shape, zeros.copy, (), (), 'zeros: the file has no CLS token', 'initialised')
         if (old, had) == (new, has):
             continue
-        notes = [f'resized from the grid {old} to {new}'] if old != new else []
+        notes = [f'resized from the grid {old} to {new}, linearly with corners on corners{other}'] if old != new else []
         if had and not has:
             notes.append('without the place of the CLS token')
         if has and not had:

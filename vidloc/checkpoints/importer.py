@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 
-from vidloc.checkpoints import converted, families, fitting, inflation, key_table, leaves, native
+from vidloc.checkpoints import converted, description, families, fitting, inflation, key_table, leaves, native
 from vidloc.checkpoints.key_table import Row
 from vidloc.checkpoints.leaves import Leaf, Shape
 from vidloc.checkpoints.readers import opening
@@ -60,7 +60,7 @@ def read(
     Raises ReadError, FamilyError.
     """
     if converted.is_converted(path):
-        return converted.read(path)
+        return converted.read(path, which=which, overrides=overrides)
     weights = opening.open_weights(path)
     return weights, families.recognise(weights, which=which, overrides=overrides or {})
 
@@ -104,13 +104,7 @@ def _plan(
     backbone = own if backbone is None else backbone
     image = found.family == IMAGE
     if 'backbone' in roots:
-        if backbone is None or backbone['kind'] == IMAGE:
-            raise ImportFailed(f'{weights.path}: {_no_backbone(found)}')
-        if own is not None and not image and own['kind'] != backbone['kind']:
-            raise ImportFailed(
-                f'{weights.path} holds a backbone of kind {own["kind"]!r}, and the model has one of kind '
-                f'{backbone["kind"]!r}: set the backbone to {own!r}'
-            )
+        check_kind(weights, found, backbone, allow)
     held = leaves.of_file(weights, found, expected, roots)
     filling, rows = dict(held.leaves), list(held.rows)
     if 'backbone' in roots:
@@ -122,7 +116,7 @@ def _plan(
                 raise ImportFailed(f'{weights.path}: {error}') from error
             rows = [dataclasses.replace(row, name=inflation.renamed(row.name, backbone['kind'])) for row in rows]
             grid = (backbone['grid'][0], *grid[1:])
-        filling, dropped = fitting.fit_positions(filling, shapes, grid, backbone.get('grid'))
+        filling, dropped = fitting.fit_positions(found.family, filling, shapes, grid, backbone.get('grid'))
         rows += dropped + ([] if image else fitting.settings(own, backbone, shapes))
     fresh = _fresh(found, backbone)
     rows = fitting.compare(filling, shapes, fitting.lost(found.family, filling, rows), fresh)
@@ -130,13 +124,39 @@ def _plan(
     if any(row.wrong for row in rows):
         raise ImportFailed(
             f'{weights.path} ({found.layout.name}) is not exactly this model:\n{key_table.differences(rows)}\n'
-            'Nothing was loaded. Differences pass if a regular expression (allow) matches the whole name.',
+            f'Nothing was loaded{_sizes(own, backbone)}. Differences pass if a regular expression (allow) matches the '
+            'whole name.',
             rows,
         )
     filled = {name: leaf for name, leaf in filling.items() if shapes.get(name) == leaf.shape}
     readers = {name: _reader(leaf, name, weights.path, allowed) for name, leaf in filled.items()}
     fresh_names = tuple(sorted(shapes.keys() - filled.keys()))
     return Plan(readers, fresh_names, tuple(rows), _heading(weights, found, filled))
+
+
+def check_kind(weights: Weights, found: families.Found, backbone: Mapping[str, Any] | None, allow: str = '') -> None:
+    """Raises ImportFailed if the file has no backbone (and nothing may be missing), or one of another kind."""
+    own = found.backbone
+    if backbone is None or backbone['kind'] == IMAGE or (own is None and not allow):
+        raise ImportFailed(f'{weights.path}: {_no_backbone(found)}')
+    if own is not None and found.family != IMAGE and own['kind'] != backbone['kind']:
+        raise ImportFailed(
+            f'{weights.path} holds a backbone of kind {own["kind"]!r}, and the model has one of kind '
+            f'{backbone["kind"]!r}: name the other file, or set the backbone to {_called(own)}'
+        )
+
+
+def _called(own: Mapping[str, Any]) -> str:
+    word = description.published(own)
+    return f'{dict(own)!r}' if word is None else f'{word} (configs/finetune.py:{word})'
+
+
+def _sizes(own: Mapping[str, Any] | None, backbone: Mapping[str, Any] | None) -> str:
+    """What to say where the file is of another published size."""
+    words = [None if each is None else description.published(each) for each in (own, backbone)]
+    return (
+        '' if words[0] in (None, words[1]) else f'; the file is of the size {words[0]} (configs/finetune.py:{words[0]})'
+    )
 
 
 def own_shapes(weights: Weights, found: families.Found) -> dict[str, Shape]:
@@ -179,7 +199,7 @@ def _no_backbone(found: families.Found) -> str:
             'a model of images needs to be told what it becomes: into={"kind": "vivit" or "vivit_joint", ...} '
             '(tools/import_checkpoint.py: --into)'
         )
-    return 'it holds a head without a backbone'
+    return 'it holds a head without a backbone: name a file with the backbone; no run starts from a head alone'
 
 
 def _heading(weights: Weights, found: families.Found, filled: Mapping[str, Leaf]) -> str:

@@ -21,6 +21,7 @@ WRONG = ('different', 'missing', 'unused', 'mismatched')
 LINES = 40
 _HINTS = 20
 _WHOLE = 3
+_STEMS = 6
 _NUMBER = re.compile(r'(?<=[._/])\d+(?=[._/])|(?<=block_)\d+(?=/)')
 
 
@@ -192,8 +193,18 @@ def _dropped(rows: Sequence[Row]) -> list[str]:
     found = []
     for note, held in sorted(notes.items()):
         size = sum(row.nbytes for row in held) / 1e6
-        found.append(f'{_stem([row.name for row in held])}: {note} ({len(held)} arrays, {size:.1f} MB)')
+        found.append(f'{_stems(row.name for row in held)}: {note} ({len(held)} arrays, {size:.1f} MB)')
     return found
+
+
+def _stems(names: Iterable[str]) -> str:
+    """['a.b.c', 'a.b.d', 'e'] -> 'a.b.*, e': what names with the same first part have in common."""
+    parts: dict[str, list[str]] = {}
+    for name in names:
+        parts.setdefault(re.split(r'[/.]', name)[0], []).append(name)
+    stems = [_stem(held) for _, held in sorted(parts.items())]
+    more = [f'and {len(stems) - _STEMS} more'] if len(stems) > _STEMS else []
+    return ', '.join([*stems[:_STEMS], *more])
 
 
 def _stem(names: Sequence[str]) -> str:

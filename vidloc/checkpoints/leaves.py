@@ -116,8 +116,7 @@ def _unused(
     for full, entry in weights.entries.items():
         if full not in read:
             size = int(np.prod(entry.shape, dtype=np.int64)) * entry.dtype.itemsize
-            container = re.split(r'[/.]', full)[0]
-            note = f'of {container}, which is not what is read'
+            note = f'beside what is read, in {re.split(r"[/.]", full)[0]}'
             rows.append(Row('elsewhere', full, (full,), None, entry.shape, size, note))
     return rows
 

@@ -26,6 +26,7 @@ from vidloc.models import (
     vjepa2,
 )
 
+# Those of build.py that published weights are of; build.py imports this package, so they cannot be taken from there.
 BACKBONES: dict[str, type[nn.Module]] = {
     'vivit': vivit.ViViT,
     'vivit_joint': vivit_joint.JointViViT,

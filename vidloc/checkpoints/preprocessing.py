@@ -8,6 +8,7 @@ from vidloc.checkpoints.containers import FamilyError
 
 RGB = tuple[float, float, float]
 IMAGENET = ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))
+DEFAULT = 'family default'
 MIDDLE = ((127.5, 127.5, 127.5), (127.5, 127.5, 127.5))
 
 
@@ -17,7 +18,7 @@ class Preprocessing:
 
     mean, std: of red, green and blue, on 0..255 (the input is (pixel - mean) / std).
     size: of the input [height, width] in pixels; frames: of a clip; stride: frames of the video from one to the next.
-    source: the file that says so, or 'family default'.
+    source: 'family default', or what comes from where: 'size, frames: config.json; mean, std, stride: family default'.
     """
 
     mean: RGB
@@ -29,7 +30,7 @@ class Preprocessing:
 
 
 def _default(colours: tuple[RGB, RGB], size: int, frames: int, stride: int) -> Preprocessing:
-    return Preprocessing(*colours, (size, size), frames, stride, 'family default')
+    return Preprocessing(*colours, (size, size), frames, stride, DEFAULT)
 
 
 # V-JEPA 2: 64 frames of 256 x 256, a stride of 4 as in its probes. VideoMAE: fine-tuning on Kinetics. ViViT: [-1, 1],
@@ -54,22 +55,21 @@ def read(
     The processor of ViViT rescales to [-1, 1] (`offset`) and then normalises once more, by default to [-3, 1]; Scenic
     trained the weights with [-1, 1], which is what is taken. Raises FamilyError for values that make no sense.
     """
-    changed, notes, sources = {}, [], []
+    changed, notes, origin = {}, [], {}
     if beside is not None:
         for keys, field in ((('crop_size', 'image_size'), 'size'), (('frames_per_clip', 'num_frames'), 'frames')):
             for key in keys:
                 if beside.get(key) is not None:
                     value = beside[key]
                     changed[field] = _size(value, key, path) if field == 'size' else whole(value, key, path)
-        sources += ['config.json'] if changed else []
+                    origin[field] = 'config.json'
     if preprocessor is not None:
         # JSON files of Hugging Face write null for what is left to the class.
         preprocessor = {key: value for key, value in preprocessor.items() if value is not None}
-        sources.append('preprocessor_config.json')
         asked = preprocessor.get('crop_size') if preprocessor.get('do_center_crop', True) else None
         asked = preprocessor.get('size') if asked is None else asked
         if asked is not None:
-            changed['size'] = _size(asked, 'size', path)
+            changed['size'], origin['size'] = _size(asked, 'size', path), 'preprocessor_config.json'
         if preprocessor.get('do_normalize', True) and not preprocessor.keys() & {'image_mean', 'image_std'}:
             mean, std = base.mean, base.std
             notes.append(
@@ -83,10 +83,19 @@ def read(
             )
         else:
             mean, std = _colours(preprocessor, path)
+            origin |= dict.fromkeys(('mean', 'std'), 'preprocessor_config.json')
         changed |= {'mean': mean, 'std': std}
-    if sources:
-        changed['source'] = ' and '.join(sources)
-    return dataclasses.replace(base, **changed), tuple(notes)
+    return dataclasses.replace(base, **changed, source=_said(origin)), tuple(notes)
+
+
+def _said(origin: Mapping[str, str]) -> str:
+    """{field: where it is from} -> text; what is not in it is the family's."""
+    if not origin:
+        return DEFAULT
+    groups: dict[str, list[str]] = {}
+    for field in ('mean', 'std', 'size', 'frames', 'stride'):
+        groups.setdefault(origin.get(field, DEFAULT), []).append(field)
+    return '; '.join(f'{", ".join(fields)}: {place}' for place, fields in groups.items())
 
 
 def overridden(prepared: Preprocessing, given: Mapping[str, Any]) -> Preprocessing:
@@ -99,7 +108,8 @@ def overridden(prepared: Preprocessing, given: Mapping[str, Any]) -> Preprocessi
             changed[key] = _rgb(value, key, 'overrides')
         else:
             changed[key] = whole(value, key, 'overrides')
-    return dataclasses.replace(prepared, **changed)
+    source = f'{", ".join(given)}: as given; else {prepared.source}' if given else prepared.source
+    return dataclasses.replace(prepared, **changed, source=source)
 
 
 def whole(value: Any, name: str, path: str) -> int:

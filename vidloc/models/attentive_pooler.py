@@ -93,7 +93,8 @@ class AttentivePooler(nn.Module):
                 self.heads,
                 gelu_approximate=False,
                 eps=self.eps,
-                kernel=self.kernel,
+                # Tokens may be wider than the backbone's, whose heads the kernel was chosen for.
+                kernel=self.kernel if attention.fused(self.width, self.heads, self.dtype) else 'xla',
                 dtype=self.dtype,
                 parent=None,
             )

@@ -289,7 +289,10 @@ def test_a_name_helps_where_the_first_bytes_are_damaged(tmp_path):
 def test_paths_that_are_not_there(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for path in ('https://host/model.safetensors', 'facebook/vjepa2-vitl-fpc64-256'):
-        with pytest.raises(ReadError, match=f'^{path}: there is no such file or folder.*fetch them first'):
+        with pytest.raises(ReadError, match=f'^{path}: there is no such file.*othing is downloaded here.*fetch'):
+            open_weights(path)
+    for path in (r'C:\Users\me\model.safetensors', r'weights\model.safetensors'):
+        with pytest.raises(ReadError, match='a path of Windows'):
             open_weights(path)
     with pytest.raises(ReadError, match=r'there is no such file or folder\. Check the path'):
         open_weights(tmp_path / 'missing')
@@ -298,6 +301,27 @@ def test_paths_that_are_not_there(tmp_path, monkeypatch):
     os.mkfifo(tmp_path / 'pipe')
     with pytest.raises(ReadError, match='neither a file nor a folder'):
         open_weights(tmp_path / 'pipe')
+
+
+def test_a_part_of_a_model_is_not_the_model(tmp_path):
+    safetensors(tmp_path / 'model-00001-of-00002.safetensors', 1, ['a'])
+    with pytest.raises(ReadError, match=r'one of the 2 parts.*index\.json'):
+        open_weights(tmp_path / 'model-00001-of-00002.safetensors')
+    safetensors(tmp_path / 'model-00001-of-00001.safetensors', 1, ['a'])
+    assert open_weights(tmp_path / 'model-00001-of-00001.safetensors').entries.keys() == {'a'}
+
+
+def test_the_workdir_of_a_run(tmp_path):
+    for name in ('config.json', 'model.json', 'frozen.safetensors'):
+        (tmp_path / name).write_bytes(b'{}')
+    with pytest.raises(ReadError, match=r'the workdir of a run.*tools/export_checkpoint\.py'):
+        open_weights(tmp_path)
+
+
+def test_a_download_that_has_not_ended(tmp_path):
+    (tmp_path / 'model.safetensors.incomplete').write_bytes(b'x')
+    with pytest.raises(ReadError, match=r'has not ended: model\.safetensors\.incomplete\. Wait'):
+        open_weights(tmp_path)
 
 
 def test_folders_without_weights(tmp_path):

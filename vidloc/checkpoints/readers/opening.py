@@ -28,9 +28,13 @@ _PREFERRED = tuple(
     )
 )
 _STEPS = re.compile(r'checkpoint_(\d+)')  # of Scenic: the newest is taken
-_SHARD = re.compile(r'.+-\d{5}-of-\d{5}\.(safetensors|bin)')
+_SHARD = re.compile(r'.+-\d{5}-of-(\d{5})\.(safetensors|bin)')
 _TRAINING = re.compile(r'(training_args|optimizer|scheduler|scaler|rng_state.*)\.(bin|pt|pth)')  # no weights
 _REMOTE = re.compile(r'[a-z0-9]+://')
+_WINDOWS = re.compile(r'[A-Za-z]:\\|\\\\|[^/]*\\')
+_WORKDIR = ('config.json', 'model.json', 'frozen.safetensors')
+_UNFINISHED = re.compile(r'.+\.(incomplete|part|partial|crdownload|download|aria2|tmp)')
+_FETCH = 'fetch the file first (`hf download`, wget, gsutil) and name it'
 
 
 def open_weights(path: str | os.PathLike[str]) -> Weights:
@@ -63,11 +67,18 @@ def open_weights(path: str | os.PathLike[str]) -> Weights:
 def _check_there(path: pathlib.Path, given: str) -> None:
     if not path.exists():
         fix = 'Check the path'
-        if _REMOTE.match(given) or (len(path.parts) == 2 and not path.is_absolute()):
-            fix = 'Weights are not downloaded here: fetch them first (`hf download`, wget, gsutil) and name the file'
+        if _REMOTE.match(given):
+            fix = f'Nothing is downloaded here: {_FETCH}'
+        elif len(path.parts) == 2 and not path.is_absolute():
+            fix = f'Check the path; if it is the name of a model on a hub: nothing is downloaded here, {_FETCH}'
+        elif _WINDOWS.match(given) and os.sep == '/':
+            fix = 'It is a path of Windows; name the file as this system does (under WSL: /mnt/c/...)'
         raise ReadError(given, 'there is no such file or folder', fix)
     if not path.is_dir() and not path.is_file():
         raise ReadError(given, 'it is neither a file nor a folder', 'Name a file of weights')
+    if path.is_file() and (match := _SHARD.fullmatch(path.name)) and int(match[1]) > 1:
+        fix = 'Name the folder, or the file in it whose name ends in .index.json'
+        raise ReadError(given, f'it is one of the {int(match[1])} parts of a model', fix)
 
 
 def _read(path: pathlib.Path) -> tuple[str, dict[str, Entry], dict[str, Any]]:
@@ -92,6 +103,9 @@ def _choose(folder: pathlib.Path) -> tuple[pathlib.Path, str]:
     """(what to open in a folder, why if there was a choice); raises ReadError."""
     if orbax.is_checkpoint(folder):
         return folder, ''
+    if all((folder / name).is_file() for name in _WORKDIR):
+        fix = 'init_from of a config takes it as it is; tools/export_checkpoint.py makes weights of it'
+        raise ReadError(folder, 'it is the workdir of a run of vidloc, and no folder of weights', fix)
     # A folder among them can only be a checkpoint of orbax that Scenic or Flax named.
     names = sorted(
         entry.name for entry in folder.iterdir() if entry.is_file() or (entry.is_dir() and _STEPS.fullmatch(entry.name))
@@ -124,6 +138,9 @@ def _nothing(folder: pathlib.Path) -> ReadError:
             'it is a model of TensorFlow, which is not read here',
             'Take the PyTorch, safetensors, npz or Flax file of the same model',
         )
+    if unfinished := [name for name in names if _UNFINISHED.fullmatch(name)]:
+        fix = 'Wait until the download has ended, or start it again'
+        return ReadError(folder, f'it holds no weights, but a download that has not ended: {unfinished[0]}', fix)
     there = f'It holds {", ".join(names[:8])}{", ..." if len(names) > 8 else ""}' if names else 'It is empty'
     return ReadError(folder, f'no weights were found in this folder. {there}', 'Name the file or folder with them')
 
