@@ -80,7 +80,9 @@ def _from_weights(experiment: build.Experiment) -> tuple[dict[str, np.ndarray], 
                 f'kind {task.head.kind!r}; use that kind, or weights.head="" for a new head'
             )
         else:
-            _check_head(config.weights.head, task.head, found.head, allow)
+            if found.backbone is None or found.backbone['width'] == config.backbone.width:
+                # A file of another size is said to be that by the plan; its head would be beside the point.
+                _check_head(config.weights.head, task.head, found.head, allow)
             roots[f'heads_{config.weights.head}'] = 'head'
     shapes = {
         name.replace(root, roots[root], 1): leaf
