@@ -169,7 +169,7 @@ def test_bfloat16_stays_near_float32():
 def test_fields_that_do_not_fit_are_refused():
     with pytest.raises(ValueError, match='width 12 cannot be split into 5 heads'):
         _shapes(TINY.clone(heads=5, layers=0))
-    with pytest.raises(ValueError, match='the stacks of this attentive head are: self'):
+    with pytest.raises(ValueError, match='the stacks are self'):
         _shapes(TINY.clone(segments={'encoder': ((0, 1),)}))
-    with pytest.raises(ValueError, match='the stacks of this attentive head are: none'):
+    with pytest.raises(ValueError, match='the stacks are none'):
         _shapes(TINY.clone(layers=0, segments={'self': ((0, 1),)}))

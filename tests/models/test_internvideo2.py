@@ -242,7 +242,7 @@ def test_segments_and_what_does_not_fit():
     for field, text in (
         ({'taps': (3, 0)}, r'taps \[3\]: the layers are 0 to 2'),
         ({'tubelet_init': 'other'}, "tubelet_init is 'other'; it must be one of"),
-        ({'segments': {'spatial': ((0, 2),)}}, 'InternVideo2 has the stack encoder'),
+        ({'segments': {'spatial': ((0, 2),)}}, 'the stacks are encoder'),
         ({'width': 24}, 'divisible by 16, not 24'),
     ):
         with pytest.raises(ValueError, match=text):

@@ -174,7 +174,7 @@ def test_what_does_not_fit_is_refused():
     for model, text in (
         (TINY.clone(taps=(3,)), r'taps \[3\]: the layers are 0 to 2'),
         (TINY.clone(tubelet_init='inflated'), "tubelet_init is 'inflated'"),
-        (TINY.clone(segments={'spatial': ((0, 2),)}), r"segments for \['spatial'\]"),
+        (TINY.clone(segments={'spatial': ((0, 2),)}), 'segments for spatial: the stacks are encoder'),
         (TINY.clone(heads=5), 'width 12 cannot be split into 5 heads'),
     ):
         with pytest.raises(ValueError, match=text):

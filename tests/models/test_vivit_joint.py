@@ -231,7 +231,7 @@ def test_segments_and_what_does_not_fit():
         ({'taps': (0, -1)}, r'taps \[-1\]: the layers are 0 to 2'),
         ({'taps': (3, 0)}, r'taps \[3\]: the layers are 0 to 2'),
         ({'tubelet_init': 'other'}, "tubelet_init is 'other'; it must be one of"),
-        ({'segments': {'spatial': ((0, 2),)}}, 'JointViViT has the stack encoder'),
+        ({'segments': {'spatial': ((0, 2),)}}, 'the stacks are encoder'),
         ({'width': 16}, 'width 16 cannot be split into 3 heads'),
     ):
         with pytest.raises(ValueError, match=text):

@@ -181,17 +181,17 @@ def test_gradients_of_2_1_equal_finite_differences_in_float64(check_slopes):
 
 def test_hierarchical_features_are_the_four_normed_levels():
     model = TINY.clone(layers=12, hierarchical=True, taps=(11, 3), **ALL)
-    params = _random(model)
+    # 12 layers of larger weights would amplify what float32 rounds.
+    params = jax.tree.map(lambda leaf: leaf * np.float32(0.5), _random(model))
     video, valid = _video(batch=1)
     got = _run(model)(params, video, valid)
     options = {'interleave': True, 'interpolate': True}
     video, exact = np.asarray(video[0], np.float64), _exact(params)
     grid, per_layer = reference.encode(video, exact, **options, hierarchical=True)
     assert got.grid.shape[-1] == 4 * 24
-    # 12 layers with weights of this size amplify what float32 rounds.
-    np.testing.assert_allclose(got.grid[0], grid, atol=1e-3)
+    np.testing.assert_allclose(got.grid[0], grid, atol=1e-4)
     for tap, layer in zip(got.taps, (11, 3), strict=True):
-        np.testing.assert_allclose(tap[0], per_layer[layer], atol=1e-4 * np.abs(per_layer[layer]).max())
+        np.testing.assert_allclose(tap[0], per_layer[layer], atol=1e-4)
 
 
 def test_levels_belong_to_quarters_of_the_depth():
@@ -267,7 +267,7 @@ def test_sizes_and_fields_that_do_not_fit_are_refused():
     for size in ({'frames': 3}, {'height': 9}, {'width': 11}):
         with pytest.raises(ValueError, match=f'{next(iter(size))} .* no multiple'):
             _shapes(TINY, **size)
-    with pytest.raises(ValueError, match='V-JEPA 2 has the stack encoder'):
+    with pytest.raises(ValueError, match='the stacks are encoder'):
         _shapes(TINY.clone(segments={'spatial': ((0, 1),)}))
     with pytest.raises(ValueError, match='set level_norms=True'):
         _shapes(TINY.clone(hierarchical=True))

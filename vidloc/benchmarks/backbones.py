@@ -28,6 +28,12 @@ from vidloc.models import attentive_pooler, classification_head, flops, sizes, v
 REPEATS = 3
 CLASSES = 400
 FAMILIES = {'vivit': vivit.ViViT, 'videomae': videomae.VideoMAE, 'vjepa2': vjepa2.VJepa2}
+# (sizes of the backbone, policy) -> the head of the published classifier.
+HEADS: dict[str, Callable[[dict[str, Any], dict[str, Any]], nn.Module]] = {
+    'vivit': lambda values, policy: classification_head.ClassificationHead(CLASSES),
+    'videomae': lambda values, policy: classification_head.ClassificationHead(CLASSES, norm=True),
+    'vjepa2': lambda values, policy: attentive_pooler.AttentiveHead(CLASSES, values['heads'], **policy),
+}
 # Dense bfloat16 products a second, by what the name of the device begins with (NVIDIA's data sheets, SXM forms).
 PEAKS = {'NVIDIA A100': 312e12, 'NVIDIA H100': 989e12, 'NVIDIA H200': 989e12, 'NVIDIA B200': 2250e12}
 
@@ -66,11 +72,7 @@ class Case:
     def model(self, **policy: Any) -> Classifier:
         """policy: remat, kernel, dtype."""
         values = sizes.SIZES[self.family][self.size] | self.fields | policy
-        backbone = FAMILIES[self.family](**values)
-        if self.family == 'vjepa2':
-            policy = {name: policy[name] for name in ('remat', 'kernel', 'dtype') if name in policy}
-            return Classifier(backbone, attentive_pooler.AttentiveHead(CLASSES, backbone.heads, **policy))
-        return Classifier(backbone, classification_head.ClassificationHead(CLASSES, norm=self.family == 'videomae'))
+        return Classifier(FAMILIES[self.family](**values), HEADS[self.family](values, policy))
 
 
 CASES = (

@@ -161,9 +161,7 @@ class AttentiveHead(nn.Module):
     @nn.compact
     def __call__(self, encoded: features.Features, batch: Mapping[str, Any], *, train: bool) -> Float[Array, 'B C']:
         """Logits, float32; nothing of `batch` is used."""
-        if unknown := set(self.segments or ()) - set(self.stacks()):
-            known = ', '.join(self.stacks()) or 'none'
-            raise ValueError(f'segments for {sorted(unknown)}: the stacks of this attentive head are: {known}')
+        layers.check_stacks(self.segments, self.stacks())
         batch_size, t, h, w, width = encoded.grid.shape
         pooler = AttentivePooler(
             width,

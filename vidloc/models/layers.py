@@ -247,6 +247,12 @@ def check_segments(segments: Segments, layers: int) -> None:
         raise ValueError(f'segments {segments} do not cover the layers 0 to {layers - 1} in order')
 
 
+def check_stacks(segments: Mapping[str, Segments] | None, stacks: Mapping[str, int]) -> None:
+    """Raises ValueError if segments are given for a stack that is none of `stacks` {name: its number of layers}."""
+    if unknown := sorted(set(segments or ()) - set(stacks)):
+        raise ValueError(f'segments for {", ".join(unknown)}: the stacks are {", ".join(stacks) or "none"}')
+
+
 def segment_name(first: int, last: int) -> str:
     """The run-form name of the layers first to last."""
     return f'blocks_{first:02d}_{last:02d}'

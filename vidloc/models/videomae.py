@@ -50,8 +50,7 @@ class VideoMAE(nn.Module):
     dtype: Any = jnp.float32
 
     def setup(self):
-        if unknown := set(self.segments or ()) - set(self.stacks()):
-            raise ValueError(f'segments for {sorted(unknown)}: VideoMAE has the stack encoder')
+        layers.check_stacks(self.segments, self.stacks())
         block = layers.Block(
             self.width,
             self.mlp,

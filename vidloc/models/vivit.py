@@ -65,8 +65,7 @@ class ViViT(nn.Module):
         ):
             if getattr(self, name) not in choices:
                 raise ValueError(f'{name} is {getattr(self, name)!r}; it must be one of {", ".join(choices)}')
-        if unknown := set(self.segments or ()) - set(self.stacks()):
-            raise ValueError(f'segments for {sorted(unknown)}: ViViT has the stacks {", ".join(self.stacks())}')
+        layers.check_stacks(self.segments, self.stacks())
         block = layers.Block(
             self.width,
             self.mlp,

@@ -45,8 +45,7 @@ class JointViViT(nn.Module):
     dtype: Any = jnp.float32
 
     def setup(self):
-        if unknown := set(self.segments or ()) - set(self.stacks()):
-            raise ValueError(f'segments for {sorted(unknown)}: JointViViT has the stack {", ".join(self.stacks())}')
+        layers.check_stacks(self.segments, self.stacks())
         init = embedding.tubelet_start(self.tubelet_init)
         self.embedding = embedding.TubeletEmbedding(self.width, self.tubelet, self.patch, init, self.dtype)
         block = layers.Block(

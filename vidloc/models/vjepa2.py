@@ -66,8 +66,7 @@ class VJepa2(nn.Module):
     dtype: Any = jnp.float32
 
     def setup(self):
-        if unknown := set(self.segments or ()) - set(self.stacks()):
-            raise ValueError(f'segments for {sorted(unknown)}: V-JEPA 2 has the stack {", ".join(self.stacks())}')
+        layers.check_stacks(self.segments, self.stacks())
         if self.hierarchical and not self.level_norms:
             raise ValueError('hierarchical features are those behind the level norms: set level_norms=True as well')
         start = nn.initializers.normal(0.02)
