@@ -11,7 +11,7 @@ import math
 import os
 import sys
 
-from vidloc.annotations import check, summary
+from vidloc.annotations import activitynet, check, class_list, summary
 from vidloc.data import opening, presence
 from vidloc.data.frame_folders import FRAME_RATE
 
@@ -23,9 +23,16 @@ def parser() -> argparse.ArgumentParser:
         '--annotations', required=True, nargs='+', help='one file for each split, that for training first'
     )
     found.add_argument('--labels', help='label map (.pbtxt) for ava and ava_detections, else the list of classes')
+    found.add_argument(
+        '--write_labels',
+        metavar='FILE',
+        help='activitynet: write the list of classes, by label_id if there are any',
+    )
     found.add_argument('--subset', help='activitynet, kinetics, folders: check only the videos of this subset')
     found.add_argument('--excluded', help='ava: csv of keyframes to leave out')
     found.add_argument('--included', help='ava: text file of the seconds that may be keyframes')
+    found.add_argument('--blocked', help='activitynet: file of the videos to leave out')
+    found.add_argument('--prefix', default='', help='activitynet: what file names have before a video, such as v_')
     found.add_argument('--detections', nargs='+', default=(), help='ava: person boxes, csv or pickle (.pkl)')
     found.add_argument('--videos', nargs='+', help='folder of the videos, one for all or one for each annotations')
     found.add_argument(
@@ -57,7 +64,11 @@ def main(arguments: list[str] | None = None) -> int:
             excluded=options.excluded,
             included=options.included,
             detections=options.detections,
+            blocked=options.blocked,
+            prefix=options.prefix,
         )
+        if options.write_labels:
+            _write_labels(options)
         videos = presence.Presence((), {}) if options.videos is None else _videos(report, options)
     except (ValueError, ChildProcessError) as error:
         print(f'check_data: {error}', file=sys.stderr)
@@ -76,6 +87,14 @@ def main(arguments: list[str] | None = None) -> int:
         say(f'{problem.severity}: {problem}')
     say(f'{errors} errors, {len(problems) - errors} warnings')
     return 1 if errors else 0
+
+
+def _write_labels(options: argparse.Namespace) -> None:
+    """The classes of the first file, which is for training. Raises ValueError."""
+    if options.format != 'activitynet':
+        raise ValueError(f'--write_labels is for format activitynet, not {options.format}')
+    style = 'json' if options.write_labels.lower().endswith('.json') else 'lines'
+    class_list.write_class_list(options.write_labels, activitynet.class_order(options.annotations[0]), style)
 
 
 def say(text: str) -> None:

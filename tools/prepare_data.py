@@ -55,6 +55,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument('--annotations', nargs='+', help='all splits that are to be read from this set')
     parser.add_argument('--labels', default='', help='the action list (ava) or class list; needed where the format is')
     parser.add_argument('--subset', default='', help='for formats that have subsets')
+    parser.add_argument('--prefix', default='', help='activitynet: what file names have before a video, such as v_')
     parser.add_argument('--videos', help='folder of the video files')
     parser.add_argument('--out', help='folder of the prepared set')
     parser.add_argument('--chunk_seconds', type=float, default=defaults.chunk_seconds, help='longer videos are cut')
@@ -84,7 +85,7 @@ def _read(options: argparse.Namespace) -> list[VideoRecord]:
     """The records of all annotation files."""
     form = FORMATS[options.format]
     fields = {field.name for field in dataclasses.fields(form)}
-    given = {name: getattr(options, name) for name in ('labels', 'subset') if getattr(options, name)}
+    given = {name: getattr(options, name) for name in ('labels', 'subset', 'prefix') if getattr(options, name)}
     unknown = sorted(given.keys() - fields)
     if unknown:
         raise prepared.PreparedError(f'format {options.format} has no --{unknown[0]}')

@@ -152,3 +152,32 @@ def test_posters_beside_videos_are_no_frames(tmp_path):
 
 def test_an_empty_folder_holds_no_video(tmp_path):
     assert takes(tmp_path, 'a') == []
+
+
+def test_every_kind_of_footage_does_something_to_each_frame(rectangles, tmp_path):
+    times = np.array([0.9, 0.1, 0.9, 1.5])
+    for i in range(16):
+        (tmp_path / 'frames' / 'v').mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((8, 12, 3), (i, 2 * i, 255 - i), np.uint8)).save(
+            tmp_path / 'frames' / 'v' / f'v_{i:03d}.png'
+        )
+    rectangles.write(tmp_path / 'films' / 'v.mp4')
+    for folder in ('films', 'frames'):
+        found = footage.open_footage(str(tmp_path / folder), 8.0)
+        (take,) = found.takes(rec.VideoRecord('v'))
+        whole, calls = found.read(take.key, times), []
+
+        def halved(frame, calls=calls):
+            calls.append(frame.shape)
+            return frame[::2, ::2]
+
+        np.testing.assert_array_equal(found.read(take.key, times, halved), whole[:, ::2, ::2])
+        assert calls == 3 * [whole.shape[1:]]  # a frame that is shown twice is made once
+
+
+def test_a_file_may_be_called_otherwise_than_its_video(tmp_path):
+    touch(tmp_path, 'v_a.mp4', 'sub/v_b.webm', 'c.mp4')
+    found = footage.open_footage(str(tmp_path))
+    assert [take.key for take in found.takes(rec.VideoRecord('a', stem='v_a'))] == [str(tmp_path / 'v_a.mp4')]
+    assert [take.key for take in found.takes(rec.VideoRecord('b', stem='v_b'))] == [str(tmp_path / 'sub/v_b.webm')]
+    assert found.takes(rec.VideoRecord('c', stem='v_c')) == ()

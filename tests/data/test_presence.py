@@ -130,3 +130,10 @@ def test_an_impossible_rate(tmp_path):
     Image.new('RGB', (2, 2)).save(tmp_path / 'a' / '1.png')
     with pytest.raises(ValueError, match='frame_rate is -1'):
         presence.check_videos({'x': []}, {'x': tmp_path}, frame_rate=-1.0)
+
+
+def test_files_are_looked_for_under_the_name_that_records_give_them(rectangles, tmp_path):
+    rectangles.write(tmp_path / 'v_a.mp4')
+    assert codes(presence.check_videos({'a': [VideoRecord('a', stem='v_a')]}, {'a': tmp_path})) == []
+    lost = presence.check_videos({'a': [VideoRecord('b', stem='v_b')]}, {'a': tmp_path})
+    assert codes(lost) == [('video-missing', 'v_b.mp4')]

@@ -193,3 +193,37 @@ def test_test_crops_lie_evenly_along_the_longer_side():
     assert transforms.view_anchor(wide, (30, 30), 0, 1) == (0.5, 0.5)
     # Longer is meant relative to the input.
     assert transforms.view_anchor(wide, (30, 80), 1, 2) == (0.5, 1.0)
+
+
+@pytest.mark.parametrize('seed', range(10))
+def test_a_random_part_has_the_area_and_the_sides_it_may_have(seed):
+    rng = np.random.default_rng(seed)
+    height, width = (int(side) for side in rng.integers(60, 300, 2))
+    parts = set()
+    for _ in range(40):
+        draws = rng.random((transforms.CROP_TRIES, 4))
+        left, top, right, bottom = transforms.random_part((height, width), (0.08, 0.5), (3 / 4, 4 / 3), draws)
+        assert 0 <= left < right <= width and 0 <= top < bottom <= height
+        wide, tall = right - left, bottom - top
+        assert 0.07 < wide * tall / (height * width) < 0.53
+        assert 3 / 4 * 0.9 < wide / tall < 4 / 3 * 1.1
+        parts.add((left, top, right, bottom))
+    assert len(parts) > 30
+
+
+def test_a_part_that_never_fits_is_the_largest_in_the_middle():
+    draws = np.full((transforms.CROP_TRIES, 4), 0.5)
+    whole = ((1.0, 1.0), (0.75, 4 / 3), draws)
+    assert transforms.random_part((100, 300), *whole) == (83, 0, 216, 100)
+    assert transforms.random_part((300, 100), *whole) == (0, 83, 100, 216)
+    assert transforms.random_part((100, 120), (1.0, 1.0), (1.2, 1.2), draws) == (0, 0, 120, 100)
+
+
+def test_a_part_fills_the_input():
+    frame = np.zeros((40, 60, 3), np.uint8)
+    frame[10:30, 20:50] = (255, 0, 0)
+    assert (transforms.resized_part(frame, (20, 10, 50, 30), (16, 16)) == (255, 0, 0)).all()
+    same = transforms.resized_part(frame, (20, 10, 36, 26), (16, 16))
+    np.testing.assert_array_equal(same, frame[10:26, 20:36])
+    half = transforms.resized_part(frame, (5, 10, 35, 30), (10, 30))
+    assert (half[:, 17:, 0] == 255).all() and (half[:, :13] == 0).all()

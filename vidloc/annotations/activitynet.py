@@ -1,18 +1,22 @@
 """ActivityNet JSON, in which THUMOS and most other sets of temporal segments are handed around too.
 
 `{"database": {video: {"subset": ..., "duration": seconds, "annotations": [{"segment": [start, end], "label": ...}]}}}`
-Layout: activity-net.org, and activitynet/ActivityNet, Evaluation/README.
+Layout: activity-net.org, and activitynet/ActivityNet, Evaluation/README. happyharrycn/actionformer_release adds `fps`
+to a video and `label_id` to an annotation, and calls THUMOS's subsets 'Validation' (for training) and 'Test';
+sming256/OpenTAD calls them 'training' and 'validation', and names videos that its evaluation passes over.
 """
 
+import collections
 import json
 import math
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
-from vidloc.annotations import rows
+from vidloc.annotations import label_ids, rows
 from vidloc.annotations.records import Problem, Segment, VideoRecord
 
 DURATION_SLACK = 1e-3  # seconds: durations are often rounded to milliseconds
+LARGEST_FPS = 1000.0
 
 
 def read_activitynet(
@@ -20,19 +24,29 @@ def read_activitynet(
     subset: str | None = None,
     *,
     classes: Sequence[str] | None = None,
+    blocked: Collection[str] = (),
+    prefix: str = '',
     notes: list[Problem] | None = None,
 ) -> list[VideoRecord]:
-    """Records sorted by video, each with its segments sorted by time; `subset` keeps only the videos of that name.
+    """Records sorted by video, each with its segments sorted by time.
 
-    classes: if given, each label must be one of them. notes: takes the warnings.
+    Args:
+      path: the JSON file.
+      subset: only its videos; a name that differs in case alone will do if there is one such. None takes all.
+      classes: if given, each label must be one of them, and a label_id its index.
+      blocked: videos to leave out.
+      prefix: what the names of the videos' files have before those of the videos ('v_' for ActivityNet's).
+      notes: takes the warnings.
+
     Raises AnnotationError with every error found.
     """
     findings = rows.Findings(path)
     text = rows.read_text(path, findings)
-    database = _database(text, findings)
-    lines = _Lines(text)
-    records, subsets = [], {}
-    for video, entry in sorted(database.items()):
+    entries = database(text, findings)
+    lines, ids = _Lines(text), label_ids.LabelIds(classes)
+    found: list[tuple[str, dict, int | None]] = []
+    subsets: collections.Counter = collections.Counter()
+    for video, entry in sorted(entries.items()):
         line = lines.of(video)
         if rows.video_name(video, line, findings) is None:
             continue
@@ -48,22 +62,41 @@ def read_activitynet(
         if name is not None and (not isinstance(name, str) or rows.label_problem(name)):
             findings.add('subset-invalid', line, f'the subset of {rows.shown(video)} is no name', 'Write it as a text.')
             continue
-        subsets[name] = subsets.get(name, 0) + 1
-        if subset is None or name == subset:
-            records.append(_record(video, entry, line, classes, findings))
-    if subset is not None and subset not in subsets:
-        found = ', '.join(f'{rows.shown(name)} ({count})' for name, count in subsets.items() if name is not None)
-        findings.add('subset-unknown', None, f'no video has the subset {subset!r}', f'Found: {found or "none"}.')
+        subsets[name] += 1
+        found.append((video, entry, line))
+        ids.see(entry, line, findings)
+    wanted = None if subset is None else _subset(subset, subsets, findings)
+    mine = [each for each in found if subset is None or each[1].get('subset') == wanted]
+    left_out = [video for video, _, _ in mine if video in blocked]
+    if left_out:
+        message = f'{len(left_out)} of {len(mine)} videos are blocked ({", ".join(left_out[:5])})'
+        findings.warn('video-blocked', None, message, 'They are left out, and so is what is annotated in them.')
+    if mine and len(left_out) == len(mine):
+        findings.add('video-all-blocked', None, 'every video is blocked', 'Check the list of blocked videos.')
+    records = [_record(*each, prefix, classes, findings) for each in mine if each[0] not in blocked]
     findings.finish(notes)
     return records
 
 
+def class_order(path: str | os.PathLike) -> tuple[str, ...]:
+    """The labels of a file, of all its subsets: by their label_id if these are 0, 1, 2, ..., else sorted.
+
+    Raises AnnotationError.
+    """
+    findings = rows.Findings(path)
+    ids = label_ids.LabelIds(None)
+    for entry in database(rows.read_text(path, findings), findings).values():
+        if isinstance(entry, dict):
+            ids.see(entry, None, findings)
+    return ids.order()
+
+
 def write_activitynet(path: str | os.PathLike, records: Iterable[VideoRecord]) -> None:
-    """Writes subset, duration and segments; numbers are exact. Boxes, keyframes and clip labels have no place here.
+    """Writes subset, duration, fps and segments; numbers are exact. Boxes, keyframes and clip labels have no place.
 
     Raises ValueError for names, durations and segments that no reader would take.
     """
-    database = {}
+    written: dict[str, dict] = {}
     for record in sorted(records, key=lambda record: record.video):
         video = rows.safe_name(record.video)
         entry: dict = {}
@@ -71,6 +104,10 @@ def write_activitynet(path: str | os.PathLike, records: Iterable[VideoRecord]) -
             entry['subset'] = record.subset
         if record.duration is not None:
             entry['duration'] = float(record.duration)
+        if record.fps is not None:
+            if not 0 < record.fps <= LARGEST_FPS:
+                raise ValueError(f'{video}: {record.fps} frames a second cannot be written')
+            entry['fps'] = float(record.fps)
         entry['annotations'] = [
             {'segment': [float(segment.start), float(segment.end)], 'label': segment.label}
             for segment in record.segments
@@ -80,13 +117,14 @@ def write_activitynet(path: str | os.PathLike, records: Iterable[VideoRecord]) -
                 raise ValueError(f'{video}: {segment} cannot be written')
         if record.duration is not None and not 0 < record.duration <= rows.TIME_LIMIT:
             raise ValueError(f'{video}: a duration of {record.duration} seconds cannot be written')
-        if video in database:
+        if video in written:
             raise ValueError(f'{video} is there twice')
-        database[video] = entry
-    rows.write_text(path, json.dumps({'database': database}, indent=1, ensure_ascii=False, allow_nan=False) + '\n')
+        written[video] = entry
+    rows.write_text(path, json.dumps({'database': written}, indent=1, ensure_ascii=False, allow_nan=False) + '\n')
 
 
-def _database(text: str, findings: rows.Findings) -> dict:
+def database(text: str, findings: rows.Findings) -> dict:
+    """{video: entry} of a JSON text. Stops at what has no such object."""
     twice: list[str] = []
 
     def unique(pairs: list[tuple[str, object]]) -> dict:
@@ -128,6 +166,20 @@ class _Lines:
         return self.line
 
 
+def _subset(wanted: str, subsets: Mapping[str | None, int], findings: rows.Findings) -> str | None:
+    """The subset of the file that is meant; None after a problem."""
+    if wanted in subsets:
+        return wanted
+    alike = [name for name in subsets if name is not None and name.casefold() == wanted.casefold()]
+    if len(alike) == 1:
+        message = f'the subset is called {rows.shown(alike[0])}, not {wanted!r}'
+        findings.warn('subset-case', None, message, 'It is taken; write it as the file does.')
+        return alike[0]
+    known = ', '.join(f'{rows.shown(name)} ({count})' for name, count in subsets.items() if name is not None)
+    findings.add('subset-unknown', None, f'no video has the subset {wanted!r}', f'Found: {known or "none"}.')
+    return None
+
+
 def _seconds(value: object) -> float | None:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or abs(value) > rows.TIME_LIMIT:
         return None
@@ -135,7 +187,12 @@ def _seconds(value: object) -> float | None:
 
 
 def _record(
-    video: str, entry: dict, line: int | None, classes: Sequence[str] | None, findings: rows.Findings
+    video: str,
+    entry: dict,
+    line: int | None,
+    prefix: str,
+    classes: Sequence[str] | None,
+    findings: rows.Findings,
 ) -> VideoRecord:
     duration = None
     if entry.get('duration') is not None:
@@ -148,6 +205,17 @@ def _record(
                 'Give seconds as a number above 0, or leave it out.',
             )
             duration = None
+    fps = None
+    if entry.get('fps') is not None:
+        fps = _seconds(entry['fps'])
+        if fps is None or not 0 < fps <= LARGEST_FPS:
+            findings.add(
+                'fps-invalid',
+                line,
+                f'the fps of {rows.shown(video)} is {rows.shown(str(entry["fps"]))}',
+                f'Give frames a second as a number above 0, at most {LARGEST_FPS:g}, or leave it out.',
+            )
+            fps = None
     annotations = entry.get('annotations', [])
     if not isinstance(annotations, list):
         findings.add(
@@ -171,7 +239,8 @@ def _record(
         elif segment is not None:
             segments[segment] = index
     ordered = tuple(sorted(segments, key=lambda segment: (segment.start, segment.end)))
-    return VideoRecord(video, subset=entry.get('subset'), duration=duration, segments=ordered)
+    stem = f'{prefix}{video}' if prefix else None
+    return VideoRecord(video, subset=entry.get('subset'), duration=duration, segments=ordered, stem=stem, fps=fps)
 
 
 def _segment(
@@ -203,6 +272,9 @@ def _segment(
     label = annotation.get('label')
     if not isinstance(label, str) or rows.label_problem(label):
         findings.add('label-missing', line, f'{where} has no label', 'Give each annotation a "label" text.')
+        return None
+    if start == end and start >= 0:
+        findings.warn('segment-empty', line, f'{where} has no length, at {start} s', 'It is left out; remove it.')
         return None
     return segment_or_problem(start, end, label, where, line, duration, classes, findings)
 

@@ -15,6 +15,7 @@ from vidloc.annotations import (
     kinetics,
     moments,
     proposals,
+    segment_table,
     something,
     suspicions,
     table,
@@ -35,6 +36,8 @@ class Options:
     subset: str | None = None
     excluded: Path | None = None
     included: Path | None = None
+    blocked: frozenset[str] = frozenset()
+    prefix: str = ''
 
 
 Reader = Callable[[str, Options, list[Problem]], list[VideoRecord]]
@@ -57,7 +60,9 @@ READERS: dict[str, Reader] = {
     'something': lambda path, o, notes: something.read_something(path, o.classes, notes=notes),
     'ucf101': lambda path, o, notes: ucf101.read_ucf101(path, o.classes, notes=notes),
     'folders': lambda path, o, notes: folders.read_folders(path, o.classes, o.subset, notes=notes),
-    'activitynet': lambda path, o, notes: activitynet.read_activitynet(path, o.subset, classes=o.classes, notes=notes),
+    'activitynet': lambda path, o, notes: activitynet.read_activitynet(
+        path, o.subset, classes=o.classes, blocked=o.blocked, prefix=o.prefix, notes=notes
+    ),
     'table': lambda path, o, notes: table.read_table(path, classes=o.classes, notes=notes),
 }
 FORMATS = tuple(READERS)
@@ -102,17 +107,23 @@ def check(
     excluded: Path | None = None,
     included: Path | None = None,
     detections: Sequence[Path] = (),
+    blocked: Path | None = None,
+    prefix: str = '',
 ) -> Report:
     """Checks each file by itself, that no video is in two of them, and detections against the truth of all.
 
     format_name: one of FORMATS. labels: a label map (.pbtxt) for ava and ava_detections, else a list of classes in any
     layout of class_list.py. subset: of activitynet, kinetics and folders. excluded, included, detections: of ava.
+    blocked, prefix: of activitynet, see formats.ActivityNetFiles.
     Raises ValueError for an unknown format, for options that it does not have, and for labels that lack.
     """
-    _check_options(format_name, labels, subset, excluded, included, detections)
+    _check_options(format_name, labels, subset, included)
+    _check_fields(format_name, excluded=excluded, detections=detections, blocked=blocked, prefix=prefix)
     problems: list[Problem] = []
     try:
-        options = Options(labels, _classes(format_name, labels, problems), subset, excluded, included)
+        names = frozenset(segment_table.read_blocked(blocked)) if blocked else frozenset()
+        classes = _classes(format_name, labels, problems)
+        options = Options(labels, classes, subset, excluded, included, names, prefix)
     except AnnotationError as error:
         return Report(error.problems, {}, {})
     records, summary = _read_all(READERS[format_name], annotations, options, problems)
@@ -137,7 +148,7 @@ def check(
     return Report(tuple(dict.fromkeys(problems)), records, summary | of_detected)
 
 
-def _check_options(format_name, labels, subset, excluded, included, detections) -> None:
+def _check_options(format_name: str, labels: Path | None, subset: str | None, included: Path | None) -> None:
     if format_name not in FORMATS:
         raise ValueError(f'unknown format {format_name!r}; known: {", ".join(FORMATS)}')
     files = FILES.get(format_name)
@@ -150,7 +161,13 @@ def _check_options(format_name, labels, subset, excluded, included, detections) 
         raise ValueError(f'format {format_name} has no subsets')
     if included is not None and format_name not in WITH_INCLUDED:
         raise ValueError(f'format {format_name} has no list of included seconds')
-    for name, value in (('excluded', excluded), ('detections', detections)):
+
+
+def _check_fields(format_name: str, **given: object) -> None:
+    """Raises ValueError for what is given and is no field of the format."""
+    files = FILES.get(format_name)
+    fields = {field.name for field in dataclasses.fields(files)} if files else set()
+    for name, value in given.items():
         if value and name not in fields:
             raise ValueError(f'format {format_name} has no {name}')
 

@@ -6,6 +6,7 @@ be '', the names are those that the annotations themselves use.
 """
 
 import dataclasses
+import logging
 import pathlib
 from collections.abc import Callable, Iterable
 
@@ -18,11 +19,12 @@ from vidloc.annotations import (
     kinetics,
     moments,
     proposals,
+    segment_table,
     something,
     table,
     ucf101,
 )
-from vidloc.annotations.records import PersonBox, VideoRecord
+from vidloc.annotations.records import PersonBox, Problem, VideoRecord
 
 PICKLES = ('.pkl', '.pickle')  # the suffixes by which mmaction2's proposals are told from csv
 
@@ -190,18 +192,33 @@ class FolderFiles:
 
 @dataclasses.dataclass(frozen=True)
 class ActivityNetFiles:
-    """ActivityNet's JSON. subset: one of the file's own names, such as 'training'; '' takes all."""
+    """ActivityNet's JSON, as ActionFormer and OpenTAD have it too.
+
+    subset: one of the file's own names, such as 'training'; '' takes all. blocked: file of the videos to leave out, or
+    ''. prefix: what files of videos have before the video's name, 'v_' for ActivityNet's own.
+    """
 
     annotations: tuple[str, ...] = ()
     subset: str = ''
+    blocked: str = ''
+    prefix: str = ''
 
     def files(self) -> dict[str, tuple[str, ...]]:
         """{field: paths} of everything that must be there."""
-        return {'annotations': tuple(self.annotations)}
+        return {'annotations': tuple(self.annotations)} | _given(blocked=self.blocked)
 
     def read(self) -> list[VideoRecord]:
-        """Raises AnnotationError."""
-        return _together(self.annotations, lambda path: activitynet.read_activitynet(path, self.subset or None))
+        """Logs what the reader has to say. Raises AnnotationError."""
+        blocked = frozenset(segment_table.read_blocked(self.blocked)) if self.blocked else frozenset()
+        notes: list[Problem] = []
+        found = _together(
+            self.annotations,
+            lambda path: activitynet.read_activitynet(
+                path, self.subset or None, blocked=blocked, prefix=self.prefix, notes=notes
+            ),
+        )
+        _log(notes)
+        return found
 
 
 @dataclasses.dataclass(frozen=True)
@@ -217,6 +234,16 @@ class TableFiles:
     def read(self) -> list[VideoRecord]:
         """Raises AnnotationError."""
         return _together(self.annotations, table.read_table)
+
+
+def _log(notes: Iterable[Problem]) -> None:
+    """The first of each kind: training goes on all the same."""
+    kinds: dict[str, list[Problem]] = {}
+    for note in notes:
+        kinds.setdefault(note.code, []).append(note)
+    for alike in kinds.values():
+        more = ' (and more of this kind; tools/check_data.py lists them)' if len(alike) > 1 else ''
+        logging.warning('%s%s', alike[0], more)
 
 
 def _given(**fields: str | tuple[str, ...]) -> dict[str, tuple[str, ...]]:

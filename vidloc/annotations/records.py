@@ -46,6 +46,8 @@ class VideoRecord:
     video: the name that the annotations use.
     path: the file relative to the folder of videos, where the format names one; else None and the file is
       looked for as `video` with any known extension.
+    stem: what the file is called, without its extension, where that is neither `path` nor the video's name.
+    fps: frames a second of the video, where the annotations say.
     keyframes: the annotated moments, sorted; those without boxes are listed too, for they count in evaluation.
     boxes, segments, labels: sorted by time.
     """
@@ -58,6 +60,8 @@ class VideoRecord:
     boxes: tuple[PersonBox, ...] = ()
     segments: tuple[Segment, ...] = ()
     labels: tuple[ClipLabel, ...] = ()
+    stem: str | None = None
+    fps: float | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -1,91 +1,119 @@
 """Samples of one source to a batch of static shape."""
 
+import dataclasses
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 Sample = Mapping[str, np.ndarray]
+# {name: (shape of one example or row, type)}
+Arrays = Mapping[str, tuple[tuple[int, ...], Any]]
 
-# Every batch has these.
-FIELDS = {
-    'video': np.uint8,
-    'frame_valid': np.bool_,
+# What the pipeline knows of every example, whatever its source: one value each.
+MARKS = {
     'seed': np.uint32,
     'example_id': np.int32,
     'example_valid': np.bool_,
     'replaced': np.bool_,
     'broken_id': np.int32,
-    'labels': np.float32,
 }
-# One row a box; a batch of boxes has these too, and its labels are one row a box.
-BOX_FIELDS = {'boxes': np.float32, 'source_boxes': np.float32, 'box_scores': np.float32}
 
 
-def pad_boxes(rows: Sequence[np.ndarray], max_boxes: int) -> tuple[np.ndarray, np.ndarray]:
-    """[n_i, ...] arrays -> ([B, N, ...] padded with zeros, bool [B, N]: which rows are boxes).
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """The arrays of one example, without its marks.
 
-    Raises ValueError if an n_i exceeds N = max_boxes: boxes are never cut.
+    fields: those of one shape. rows: those with a row for each of a varying number of things, by the shape of a row;
+    a batch holds `limit` rows of them, and `mask` says which are real. what: what the rows are, and limit_name: the
+    field of the view that sets the limit, for errors.
     """
-    padded = np.zeros((len(rows), max_boxes, *rows[0].shape[1:]), rows[0].dtype)
-    mask = np.zeros((len(rows), max_boxes), np.bool_)
+
+    fields: Arrays
+    rows: Arrays = dataclasses.field(default_factory=dict)
+    limit: int = 0
+    mask: str = ''
+    what: str = ''
+    limit_name: str = ''
+
+    def batch(self, size: int) -> dict[str, tuple[tuple[int, ...], Any]]:
+        """{name: (shape, type)} of a batch of `size` examples."""
+        arrays = {name: ((size,), kind) for name, kind in MARKS.items()}
+        arrays |= {name: ((size, *shape), kind) for name, (shape, kind) in self.fields.items()}
+        arrays |= {name: ((size, self.limit, *shape), kind) for name, (shape, kind) in self.rows.items()}
+        return arrays | ({self.mask: ((size, self.limit), np.bool_)} if self.rows else {})
+
+    def empty(self) -> dict[str, np.ndarray]:
+        """The arrays of an example that is not there: zeros, and no rows."""
+        arrays = {name: np.zeros(shape, kind) for name, (shape, kind) in self.fields.items()}
+        return arrays | {name: np.zeros((0, *shape), kind) for name, (shape, kind) in self.rows.items()}
+
+
+def clip_fields(frames: int, size: tuple[int, int]) -> dict[str, tuple[tuple[int, ...], Any]]:
+    """The fields of an example that is a clip of `frames` frames of `size` (H, W)."""
+    return {'video': ((frames, *size, 3), np.uint8), 'frame_valid': ((frames,), np.bool_)}
+
+
+def pad_rows(rows: Sequence[np.ndarray], limit: int) -> tuple[np.ndarray, np.ndarray]:
+    """[n_i, ...] arrays -> ([B, limit, ...] padded with zeros, bool [B, limit]: which rows are real).
+
+    Raises ValueError if an n_i exceeds the limit: rows are never cut.
+    """
+    padded = np.zeros((len(rows), limit, *rows[0].shape[1:]), rows[0].dtype)
+    mask = np.zeros((len(rows), limit), np.bool_)
     for place, row in enumerate(rows):
-        if len(row) > max_boxes:
-            raise ValueError(f'row {place} holds {len(row)} boxes, max_boxes is {max_boxes}.')
+        if len(row) > limit:
+            raise ValueError(f'example {place} holds {len(row)} rows, the limit is {limit}.')
         padded[place, : len(row)] = row
         mask[place, : len(row)] = True
     return padded, mask
 
 
 def collate(
-    samples: Sequence[Sample], max_boxes: int | None = None, *, size: int | None = None, source: str = 'batch'
+    samples: Sequence[Sample], layout: Layout, *, size: int | None = None, source: str = 'batch'
 ) -> dict[str, np.ndarray]:
-    """Stacks B samples of one source.
+    """Stacks B samples of one source: its marks and the arrays of its layout -> the arrays of layout.batch(B).
 
-    Args:
-      samples: each with video [T,H,W,3], frame_valid [T], the scalars seed, example_id, example_valid,
-        replaced and broken_id, and labels [C]; with `max_boxes` also boxes [n,4], source_boxes [n,4],
-        box_scores [n], and labels [n,C].
-      max_boxes: the static number of boxes N; None for samples without boxes.
-      size: B, if there may be fewer samples: the last is repeated, with example_valid False.
-      source: what to call these samples in an error.
-
-    Returns:
-      video uint8 [B,T,H,W,3], frame_valid bool [B,T], seed uint32 [B], example_id int32 [B], example_valid
-      bool [B], replaced bool [B], broken_id int32 [B], labels float32 [B,C]; with boxes these are float32
-      [B,N,C], with boxes and source_boxes float32 [B,N,4], box_scores float32 [B,N], box_mask bool [B,N].
-
-    Raises:
-      ValueError: more boxes than N, fields missing, unknown or of differing shapes, none or too many samples.
+    size: B, if there may be fewer samples: the last is repeated, with example_valid False. source: what to call these
+    samples in an error. Raises ValueError: more rows than the limit, fields missing, unknown or of another shape, none
+    or too many samples.
     """
     size = len(samples) if size is None else size
     if not samples or len(samples) > size:
         raise ValueError(f'{source}: {len(samples)} samples do not make a batch of {size}.')
-    fields = FIELDS if max_boxes is None else FIELDS | BOX_FIELDS
     for sample in samples:
-        if wrong := sorted(fields.keys() ^ sample.keys()):
-            raise ValueError(f'{source}: {_example(sample)} lacks or should not have {", ".join(wrong)}.')
-        counts = {name: len(sample[name]) for name in (*BOX_FIELDS, 'labels')} if max_boxes is not None else {}
-        if len(set(counts.values())) > 1:
-            raise ValueError(f'{source}: {_example(sample)} has fields of differing numbers of boxes: {counts}.')
-        if counts and counts['boxes'] > max_boxes:
-            raise ValueError(
-                f'{source}: {_example(sample)} holds {counts["boxes"]} boxes, max_boxes is {max_boxes}; boxes are '
-                f'never cut: set max_boxes of {source} to at least {counts["boxes"]}.'
-            )
+        _check(sample, layout, source)
     filled = [*samples, *[{**samples[-1], 'example_valid': False}] * (size - len(samples))]
-    batch = {}
-    for name, kind in fields.items():
+    batch = {name: np.array([sample[name] for sample in filled], kind) for name, kind in MARKS.items()}
+    for name, (_, kind) in layout.fields.items():
+        batch[name] = np.stack([np.asarray(sample[name], kind) for sample in filled])
+    for name, (_, kind) in layout.rows.items():
         values = [np.asarray(sample[name], kind) for sample in filled]
-        if max_boxes is not None and name in (*BOX_FIELDS, 'labels'):
-            batch[name], batch['box_mask'] = pad_boxes(values, max_boxes)
-            continue
-        if odd := [i for i, value in enumerate(values) if value.shape != values[0].shape]:
-            raise ValueError(
-                f'{source}: {name} is {list(values[odd[0]].shape)} in {_example(filled[odd[0]])} but '
-                f'{list(values[0].shape)} in {_example(filled[0])}; all samples of a batch have one shape.'
-            )
-        batch[name] = np.stack(values)
+        batch[name], batch[layout.mask] = pad_rows(values, layout.limit)
     return batch
+
+
+def _check(sample: Sample, layout: Layout, source: str) -> None:
+    """Raises ValueError unless the sample has the arrays of the layout, and marks."""
+    wanted = MARKS.keys() | layout.fields.keys() | layout.rows.keys()
+    if wrong := sorted(wanted ^ sample.keys()):
+        raise ValueError(f'{source}: {_example(sample)} lacks or should not have {", ".join(wrong)}.')
+    counts = {name: len(sample[name]) for name in layout.rows}
+    if len(set(counts.values())) > 1:
+        raise ValueError(f'{source}: {_example(sample)} has fields of differing numbers of {layout.what}: {counts}.')
+    count = max(counts.values(), default=0)
+    if count > layout.limit:
+        raise ValueError(
+            f'{source}: {_example(sample)} holds {count} {layout.what}, {layout.limit_name} is {layout.limit}; '
+            f'{layout.what} are never cut: set {layout.limit_name} of {source} to at least {count}.'
+        )
+    expected = {name: shape for name, (shape, _) in layout.fields.items()}
+    expected |= {name: (count, *shape) for name, (shape, _) in layout.rows.items()}
+    for name, shape in expected.items():
+        if np.shape(sample[name]) != shape:
+            raise ValueError(
+                f'{source}: {name} is {list(np.shape(sample[name]))} in {_example(sample)}, its view says {list(shape)}'
+            )
 
 
 def _example(sample: Sample) -> str:

@@ -31,8 +31,8 @@ class Catalogue:
     """Paths relative to one folder, each of which holds a video.
 
     A record's `path` is looked for as it is written, also without the extension of a video (frames of `a/b.mp4` are in
-    `a/b`). A record without one is looked for by its name: as a path, as a path without extension, as the last part
-    of one (the first in the order given), and as clips of Kinetics of that name.
+    `a/b`). A record without one is looked for by its `stem`, else by its name: as a path, as a path without extension,
+    as the last part of one (the first in the order given), and as clips of Kinetics of that name.
     """
 
     def __init__(self, paths: Iterable[str]):
@@ -54,14 +54,16 @@ class Catalogue:
             wanted = os.path.normpath(record.path)
             exact = next((path for path in (wanted, stem(wanted)) if path in self.paths), None)
             return () if exact is None else (Take(exact),)
-        if record.video in self.paths:
-            return (Take(record.video),)
-        if record.video in self.named:
-            return (Take(self.named[record.video][0]),)
-        return tuple(Take(path, start, end) for start, end, path in sorted(self.clips.get(record.video, ())))
+        name = record.stem or record.video
+        if name in self.paths:
+            return (Take(name),)
+        if name in self.named:
+            return (Take(self.named[name][0]),)
+        return tuple(Take(path, start, end) for start, end, path in sorted(self.clips.get(name, ())))
 
     def same_name(self, record: VideoRecord) -> tuple[str, ...]:
         """All paths that the name of a record without a path could mean."""
-        if record.path is not None or record.video in self.paths:
+        name = record.stem or record.video
+        if record.path is not None or name in self.paths:
             return ()
-        return tuple(self.named.get(record.video, ()))
+        return tuple(self.named.get(name, ()))

@@ -9,7 +9,7 @@ import numpy as np
 
 from vidloc.annotations import records as rec
 from vidloc.annotations import something
-from vidloc.data import rand_augment, sources, transforms
+from vidloc.data import batching, rand_augment, sources, transforms
 from vidloc.data.clip_table import ClipExample, ClipTable
 from vidloc.data.footage import Take
 
@@ -48,6 +48,11 @@ class Clips:
     missing: str = 'refuse'
     frame_rate: float = 30.0
     batch_size: int = 0
+
+    def layout(self, classes: int) -> batching.Layout:
+        """The arrays of an example: a clip and its labels."""
+        clip = batching.clip_fields(self.frames, self.size)
+        return batching.Layout(clip | {'labels': ((classes,), np.float32)})
 
 
 class ClipSource(sources.Source):
@@ -175,19 +180,14 @@ def _place(number: int, count: int) -> float:
 def _check(name: str, view: Clips, *, train: bool) -> None:
     """Raises DataError for fields that make no sense, alone or together."""
     try:
-        layers, magnitude = view.rand_augment
+        _, _ = view.rand_augment
         temporal, spatial = view.test_views
     except (TypeError, ValueError) as error:
         raise sources.DataError(
             f'source {name}: rand_augment is (layers, magnitude) and test_views is (temporal, spatial); they are '
             f'{view.rand_augment!r} and {view.test_views!r}'
         ) from error
-    wrong = []
-    if not _whole(layers, 0) or not isinstance(magnitude, int | float) or not 0 <= magnitude <= rand_augment.LARGEST:
-        wrong.append(
-            f'rand_augment is {view.rand_augment!r}; give (layers, magnitude): a whole number, and 0 to '
-            f'{rand_augment.LARGEST:g}, such as (2, 20); (0, 0) leaves it out'
-        )
+    wrong = rand_augment.wrong(view.rand_augment)
     if not 0 <= view.mixup < math.inf:
         wrong.append(f'mixup is {view.mixup!r}; give the alpha of its Beta distribution, such as 0.3, or 0 for none')
     if not _whole(temporal, 1) or not _whole(spatial, 1):

@@ -35,9 +35,10 @@ class Footage(Protocol):
     def timeline(self, key: str) -> Timeline:
         """When each frame of a piece is shown, from its first frame. Raises video.VideoError."""
 
-    def read(self, key: str, times: np.ndarray) -> np.ndarray:
+    def read(self, key: str, times: np.ndarray, each: video.Each | None = None) -> np.ndarray:
         """Frames shown at `times` [T], seconds from the piece's first frame: uint8 [T, H, W, 3].
 
+        each: done to every frame before the next one is decoded, see video.read_frames; the result has its sizes.
         Raises video.VideoError.
         """
 
@@ -93,9 +94,9 @@ class VideoFiles:
         """See Footage."""
         return indexed(key)
 
-    def read(self, key: str, times: np.ndarray) -> np.ndarray:
+    def read(self, key: str, times: np.ndarray, each: video.Each | None = None) -> np.ndarray:
         """See Footage."""
-        return video.read_frames(key, times, index=indexed(key))
+        return video.read_frames(key, times, index=indexed(key), each=each)
 
 
 def _files(root: str) -> Iterator[str]:

@@ -12,7 +12,7 @@ import logging
 import os
 import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from fractions import Fraction
 
 import numpy as np
@@ -88,22 +88,25 @@ class FrameFolders:
         pts = np.arange(series(key, self.limits).count)
         return Timeline(pts, pts, 1 / Fraction(self.frame_rate).limit_denominator(1_000_000), 1, 0)
 
-    def read(self, key: str, times: np.ndarray) -> np.ndarray:
+    def read(self, key: str, times: np.ndarray, each: Callable[[np.ndarray], np.ndarray] | None = None) -> np.ndarray:
         """See footage.Footage. Times before the first and after the last picture give that picture."""
         times = np.asarray(times, np.float64)
         if times.ndim != 1 or not len(times) or not np.isfinite(times).all():
             raise ValueError(f'{key}: times must be one or more finite seconds, not {times!r}.')
         listed = series(key, self.limits)
         wanted, places = np.unique(self.timeline(key).frames_at(times), return_inverse=True)
-        frames = None
+        frames, shape = None, None
         for number, index in enumerate(wanted.tolist()):
             path = os.path.join(key, listed.name(index))
             picture = _picture(path, self.limits)  # [H, W, 3]
+            shape = shape or picture.shape
+            if picture.shape != shape:
+                sizes = f'{_size(picture.shape)}, the one before {_size(shape)}'
+                raise VideoError(f'{path}: the size changes within the video ({sizes}); extract it again.')
+            if each is not None:
+                picture = each(picture)  # [H', W', 3]
             if frames is None:
                 frames = np.empty((len(times), *picture.shape), np.uint8)
-            if picture.shape != frames.shape[1:]:
-                sizes = f'{_size(picture)}, the one before {_size(frames[0])}'
-                raise VideoError(f'{path}: the size changes within the video ({sizes}); extract it again.')
             frames[places == number] = picture
         return frames
 
@@ -227,5 +230,5 @@ def _picture(path: str, limits: Limits) -> np.ndarray:
         raise VideoError(f'{path}: cannot be read ({reason}); extract the frames of this video again.') from error
 
 
-def _size(picture: np.ndarray) -> str:
-    return f'{picture.shape[1]}x{picture.shape[0]}'
+def _size(shape: tuple[int, ...]) -> str:
+    return f'{shape[1]}x{shape[0]}'

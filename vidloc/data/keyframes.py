@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from vidloc.annotations import records as rec
-from vidloc.data import sources, transforms
+from vidloc.data import batching, sources, transforms
 from vidloc.data.footage import Take
 from vidloc.data.keyframe_table import KeyframeExample, KeyframeTable
 from vidloc.ops import boxes as box_ops
@@ -45,6 +45,22 @@ class Keyframes:
     box_jitter: float = 0.15
     flip: float = 0.5
     batch_size: int = 0
+
+    def layout(self, classes: int) -> batching.Layout:
+        """The arrays of an example: a clip, and a row for each box."""
+        return batching.Layout(
+            fields=batching.clip_fields(self.frames, self.size),
+            rows={
+                'boxes': ((4,), np.float32),
+                'source_boxes': ((4,), np.float32),
+                'box_scores': ((), np.float32),
+                'labels': ((classes,), np.float32),
+            },
+            limit=self.max_boxes,
+            mask='box_mask',
+            what='boxes',
+            limit_name='max_boxes',
+        )
 
 
 class KeyframeSource(sources.Source):

@@ -94,7 +94,7 @@ class Load:
         step, number, epochs, examples = planned
         source = self.sources[number]
         samples = [self._sample(source, int(e), int(i)) for e, i in zip(epochs, examples, strict=True)]
-        batch = batching.collate(samples, getattr(source.view, 'max_boxes', None), source=source.name)
+        batch = batching.collate(samples, source.view.layout(len(source.classes)), source=source.name)
         if alpha := _mixup(source):
             batch = mixup.mix(batch, alpha)
         return batch | {'step': np.int64(step), 'source': np.int64(number)}
@@ -173,26 +173,10 @@ class EvalLoad:
                 samples.append(self.source.load(int(i), None) | marks | {'example_valid': True})
             except video.VideoError:
                 samples.append(marks | {'example_valid': False, 'broken_id': int(i)})
-        boxes = getattr(self.source.view, 'max_boxes', None)
-        return batching.collate(_fill(samples, self.source), boxes, source=self.source.name)
-
-
-def _fill(samples: list[dict], source) -> list[dict]:
-    """Gives samples without arrays zeros of the right shape, so that every batch has the same shape."""
-    view, classes = source.view, len(source.classes)
-    empty = {
-        'video': np.zeros((view.frames, *view.size, 3), np.uint8),
-        'frame_valid': np.zeros(view.frames, bool),
-        'labels': np.zeros(classes, np.float32),
-    }
-    if hasattr(view, 'max_boxes'):
-        empty |= {
-            'labels': np.zeros((0, classes), np.float32),
-            'boxes': np.zeros((0, 4), np.float32),
-            'source_boxes': np.zeros((0, 4), np.float32),
-            'box_scores': np.zeros(0, np.float32),
-        }
-    return [empty | sample for sample in samples]
+        layout = self.source.view.layout(len(self.source.classes))
+        # Examples that could not be read get zeros of the right shape, so that every batch has the same shape.
+        filled = [layout.empty() | sample for sample in samples]
+        return batching.collate(filled, layout, source=self.source.name)
 
 
 def eval_batches(plan: EvalPlan, loading: Loading) -> Iterator[dict[str, np.ndarray]]:

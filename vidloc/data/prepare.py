@@ -65,7 +65,7 @@ def plan(records: Sequence[VideoRecord], folder: str, options: Options) -> Plan:
     for record in records:
         takes = opened.catalogue.find(record)
         if not takes:
-            missing.append(record.path or record.video)
+            missing.append(record.path or record.stem or record.video)
         for take in takes:
             wanted.setdefault(take.key, []).append(record)
     if not wanted:

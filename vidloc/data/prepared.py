@@ -141,7 +141,7 @@ class PreparedVideos:
         """See footage.Footage; of the whole video, and nothing is opened for it."""
         return _index(self.folder, self.identity, _row(key))
 
-    def read(self, key: str, times: np.ndarray) -> np.ndarray:
+    def read(self, key: str, times: np.ndarray, each: video.Each | None = None) -> np.ndarray:
         """See footage.Footage. Times within `longest_clip` seconds are read from one record, others from several.
 
         Raises video.VideoError: the video cannot be decoded there, or the file that holds it is damaged.
@@ -151,20 +151,22 @@ class PreparedVideos:
             raise ValueError(f'{key}: times must be one or more finite seconds, not {times!r}.')
         index, pieces = self.timeline(key), self._table.pieces(_row(key))
         if pieces[0].whole:
-            return self._read(key, pieces[0], index, times)
+            return self._read(key, pieces[0], index, times, each)
         frames, result = index.frames_at(times), None
         for piece, places in _groups(pieces, frames):
             own = chunks.chunk_timeline(index, chunks.Span(piece.first, piece.stop), piece.base)
-            shown = self._read(key, piece, own, own.times[frames[places] - piece.first])
+            shown = self._read(key, piece, own, own.times[frames[places] - piece.first], each)
             if result is None:
                 result = np.empty((len(times), *shown.shape[1:]), np.uint8)
             result[places] = shown
         return result
 
-    def _read(self, key: str, piece: Piece, index: video.Timeline, times: np.ndarray) -> np.ndarray:
+    def _read(
+        self, key: str, piece: Piece, index: video.Timeline, times: np.ndarray, each: video.Each | None
+    ) -> np.ndarray:
         content = self._content(key, piece)
         try:
-            return video.read_frames(content, times, index=index)
+            return video.read_frames(content, times, index=index, each=each)
         except video.VideoError as error:
             raise video.VideoError(f'{self.folder}: {key}, in {self._place(piece)}: {error}') from error
 

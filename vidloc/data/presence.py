@@ -107,9 +107,9 @@ def _places(
 
 def _find(found: footage.Footage, record: VideoRecord, folder: str) -> tuple[tuple[catalogue.Take, ...], list[Problem]]:
     """(takes that may be opened, problems of finding them)."""
-    takes = found.takes(record)
+    takes, pictures = found.takes(record), isinstance(found, frame_folders.FrameFolders)
     if not takes:
-        name = record.path or (record.video if isinstance(found, frame_folders.FrameFolders) else f'{record.video}.mp4')
+        name = record.path or f'{record.stem or record.video}{"" if pictures else ".mp4"}'
         fix = "Get the video, take it out of the annotations, or train with missing='leave_out'."
         return (), [Problem('video-missing', os.path.join(folder, name), None, 'the video is not there', fix)]
     problems = []
@@ -122,7 +122,7 @@ def _find(found: footage.Footage, record: VideoRecord, folder: str) -> tuple[tup
     if isinstance(found, (footage.VideoFiles, frame_folders.FrameFolders)):
         same = found.catalogue.same_name(record)
         if len(same) > 1:
-            message = f'{len(same)} files are called {record.video}; this one is read'
+            message = f'{len(same)} files are called {record.stem or record.video}; this one is read'
             problems.append(Problem('video-ambiguous', takes[0].key, None, message, 'Keep one of them.', 'warning'))
     return takes, problems + _between(record, takes)
 

@@ -36,6 +36,21 @@ LARGEST = 30.0  # the largest magnitude of the paper
 _FILL = 128  # a cutout is grey
 
 
+def wrong(value: object) -> list[str]:
+    """What is wrong with a view's rand_augment, in words."""
+    try:
+        layers, magnitude = value
+        sound = isinstance(layers, int) and not isinstance(layers, bool) and layers >= 0 and 0 <= magnitude <= LARGEST
+    except (TypeError, ValueError):
+        sound = False
+    if sound:
+        return []
+    return [
+        f'rand_augment is {value!r}; give (layers, magnitude): a whole number, and 0 to {LARGEST:g}, such as (2, 20); '
+        '(0, 0) leaves it out'
+    ]
+
+
 def rand_augment(frames: np.ndarray, layers: int, magnitude: float, rng: np.random.Generator) -> np.ndarray:
     """`layers` random operations, one after the other, on a clip.
 

@@ -103,20 +103,16 @@ def _affordable(sampled: list[list[int]], paths: Sequence[str]) -> list[list[int
 
 def _look(source: sources.Source, numbers: Sequence[int]) -> Looked:
     """Opens a video, compares the times of its examples, and reads the middle one as evaluation would."""
-    examples = [source.examples[number] for number in numbers]
-    video, path = examples[0].video, examples[0].path
+    video, path = source.examples[numbers[0]].video, source.examples[numbers[0]].path
     try:
-        timeline = source.footage.timeline(path)
-        source.load(numbers[len(numbers) // 2], None)
+        begin, end, rate = source.extent(numbers[0])
+        source.probe(numbers[len(numbers) // 2])
     except ValueError as error:  # VideoError, or a prepared set that does not hold what is asked for
         return Looked(video, path, error=str(error))
-    rate = 1 / float(np.median(np.diff(timeline.times))) if len(timeline.pts) > 1 else 0.0
-    times = [example.time - example.start for example in examples]
-    if min(times) < -SLACK or max(times) > timeline.duration + SLACK:
-        begin = examples[0].start
+    times = source.moments(numbers)
+    if times and (min(times) < begin - SLACK or max(times) > end + SLACK):
         outside = (
-            f'{video} is annotated at {begin + min(times):g} to {begin + max(times):g} s, its file goes from {begin:g} '
-            f'to {begin + timeline.duration:g} s'
+            f'{video} is annotated at {min(times):g} to {max(times):g} s, its file goes from {begin:g} to {end:g} s'
         )
         return Looked(video, path, outside=outside, rate=rate)
     return Looked(video, path, rate=rate)
@@ -135,9 +131,9 @@ def _of_sample(where: str, source: sources.Source, looked: Sequence[Looked]) -> 
     if outside:
         message = f'{len(outside)} of {len(looked)} videos looked into are annotated beyond their ends: '
         message += _some([each.outside for each in outside])
-        fix = 'Times are seconds; set time_offset where files start later than the film, and check frame_rate.'
+        code, fix = source.beyond
         severity = 'error' if 2 * len(outside) > len(looked) else 'warning'
-        problems.append(Problem('keyframe-beyond-video', where, None, message, fix, severity))
+        problems.append(Problem(code, where, None, message, fix, severity))
     slow = [each for each in looked if each.rate and each.rate < 0.95 * source.view.rate]
     if 2 * len(slow) > len(looked):
         message = (

@@ -12,6 +12,8 @@ import logging
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from vidloc.annotations import records as rec
 from vidloc.data import footage as footage_lib
 
@@ -49,8 +51,14 @@ class Source:
     """Random access to the examples of one split, ordered by key; subclasses say what an example is.
 
     left_out: the videos that are not there, or of which an annotated moment is not, and that the view leaves out.
-    Subclasses may keep a `_truth` for scoring, which stays behind when a source travels to a loader worker.
+    Subclasses may keep a `_truth` for scoring, which stays behind when a source travels to a loader worker. beyond:
+    code and advice of the problem that moments() lie outside of the file.
     """
+
+    beyond = (
+        'keyframe-beyond-video',
+        'Times are seconds; set time_offset where files start later than the film, and check frame_rate.',
+    )
 
     def __init__(
         self,
@@ -75,6 +83,24 @@ class Source:
     def __getstate__(self) -> dict[str, Any]:
         return {key: value for key, value in self.__dict__.items() if key != '_truth'}
 
+    def moments(self, numbers: Sequence[int]) -> list[float]:
+        """Seconds on the annotation's clock that the files of these examples, all of one video, must hold."""
+        return [self.examples[number].time for number in numbers]
+
+    def extent(self, number: int) -> tuple[float, float, float]:
+        """(begin, end) of an example's file on the annotation's clock, its frames a second, 0 if it has none.
+
+        Raises video.VideoError.
+        """
+        example = self.examples[number]
+        timeline = self.footage.timeline(example.path)
+        rate = 1 / float(np.median(np.diff(timeline.times))) if len(timeline.pts) > 1 else 0.0
+        return example.start, example.start + timeline.duration, rate
+
+    def probe(self, number: int) -> None:
+        """Reads an example, or a part of it that tells whether it can be read. Raises video.VideoError."""
+        self.load(number, None)
+
     def fingerprint(self) -> dict[str, int | str]:
         """Size and sha256 of the ordered example keys (W/data.json)."""
         digest = hashlib.sha256('\n'.join(example.key for example in self.examples).encode())
@@ -82,11 +108,12 @@ class Source:
 
 
 def locate(
-    name: str, view: Any, records: Sequence[rec.VideoRecord]
+    name: str, view: Any, records: Sequence[rec.VideoRecord], *, clip: float | None = None
 ) -> tuple[footage_lib.Footage, dict[str, tuple[footage_lib.Take, ...]], tuple[str, ...]]:
     """(footage of view.videos, {video: its takes}, videos left out).
 
-    Raises DataError that names the folder and the first missing videos, unless view.missing is 'leave_out'.
+    clip: seconds that one chunk of a prepared set should hold; frames / rate of the view if not given. Raises DataError
+    that names the folder and the first missing videos, unless view.missing is 'leave_out'.
     """
     if view.missing not in MISSING:
         raise DataError(f'source {name}: missing is {view.missing!r}; known: {", ".join(MISSING)}')
@@ -99,20 +126,18 @@ def locate(
         ) from error
     except ValueError as error:
         raise DataError(f'source {name}: {error}') from error
-    if (length := view.frames / view.rate) > footage.longest_clip:
+    if (length := view.frames / view.rate if clip is None else clip) > footage.longest_clip:
         logging.warning(
             'source %s: clips of %.2f s are put together from several chunks of %s, which is slow; prepare it again '
             'with --overlap %.2f or more',
             *(name, length, view.videos, length),
         )
     takes = {record.video: footage.takes(record) for record in records}
-    missing = [record.path or record.video for record in records if not takes[record.video]]
+    missing = [record.path or record.stem or record.video for record in records if not takes[record.video]]
     if missing:
-        more = f' and {len(missing) - SHOWN} more' if len(missing) > SHOWN else ''
-        text = (
-            f'source {name}: {len(missing)} of {len(records)} videos are not in {view.videos}: '
-            f'{", ".join(missing[:SHOWN])}{more}'
-        )
+        text = f'source {name}: {len(missing)} of {len(records)} videos are not in {view.videos}: {some(missing)}'
+        if hint := _prefix_hint(footage, records, takes):
+            text = f'{text} ({hint})'
         if view.missing == 'refuse':
             raise DataError(
                 f"{text}; get them, take them out of the annotations, or set missing='leave_out' to go on without them"
@@ -123,5 +148,23 @@ def locate(
     return copy.copy(footage), found, tuple(record.video for record in records if not takes[record.video])
 
 
+def some(names: Sequence[str]) -> str:
+    """The first few names, and how many more there are."""
+    more = f' and {len(names) - SHOWN} more' if len(names) > SHOWN else ''
+    return f'{", ".join(names[:SHOWN])}{more}'
+
+
+def _prefix_hint(
+    footage: footage_lib.Footage, records: Sequence[rec.VideoRecord], takes: dict[str, tuple[footage_lib.Take, ...]]
+) -> str:
+    """What to set if files are called like ActivityNet's, `v_` before the name, and the annotations are not."""
+    lacking = next((record for record in records if not takes[record.video] and record.path is None), None)
+    if lacking is None or lacking.stem is not None:
+        return ''
+    prefixed = dataclasses.replace(lacking, stem=f'v_{lacking.video}')
+    return f"v_{lacking.video} is there: format activitynet takes prefix='v_'" if footage.takes(prefixed) else ''
+
+
 def _wanted(records: Sequence[rec.VideoRecord]) -> str:
-    return ', '.join(record.path or f'{record.video}.mp4' for record in records[:2]) + ', ...' if records else 'them'
+    names = [record.path or f'{record.stem or record.video}.mp4' for record in records[:2]]
+    return ', '.join([*names, '...']) if records else 'them'

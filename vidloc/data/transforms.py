@@ -1,11 +1,14 @@
 """Clips and their boxes: which moments, which part of the picture, in which size. NumPy."""
 
 import dataclasses
+import math
 
 import numpy as np
 from PIL import Image
 
 from vidloc.ops import boxes as box_ops
+
+CROP_TRIES = 10  # torchvision's
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,6 +112,44 @@ def fit(
     for picture, place in zip(frames, output, strict=True):
         place[top:bottom, left:right] = Image.fromarray(picture).resize(seen, Image.Resampling.BILINEAR, box)
     return output, placement
+
+
+def random_part(
+    shape: tuple[int, int], area: tuple[float, float], ratio: tuple[float, float], draws: np.ndarray
+) -> tuple[int, int, int, int]:
+    """(left, top, right, bottom) in pixels of a random part of a picture: torchvision's RandomResizedCrop.
+
+    pytorch/vision, torchvision/transforms/transforms.py, RandomResizedCrop.get_params: an area and a shape are drawn
+    until they fit; if none does, the largest part in the middle whose shape is in the range.
+
+    Args:
+      shape: (H, W) of the picture.
+      area: least and most share of the picture.
+      ratio: least and most width by height.
+      draws: float64 [CROP_TRIES, 4] in [0, 1), which decide everything.
+    """
+    height, width = shape
+    low, high = np.log(ratio)
+    for share, form, across, down in draws.tolist():
+        pixels = height * width * (area[0] + (area[1] - area[0]) * share)
+        sides = float(np.exp(low + (high - low) * form))
+        wide, tall = round(math.sqrt(pixels * sides)), round(math.sqrt(pixels / sides))
+        if 0 < wide <= width and 0 < tall <= height:
+            left, top = int(across * (width - wide + 1)), int(down * (height - tall + 1))
+            return left, top, left + wide, top + tall
+    wide = min(width, max(1, round(height * ratio[1])))
+    tall = min(height, max(1, round(width / ratio[0])))
+    left, top = (width - wide) // 2, (height - tall) // 2
+    return left, top, left + wide, top + tall
+
+
+def resized_part(frame: np.ndarray, part: tuple[int, int, int, int], size: tuple[int, int]) -> np.ndarray:
+    """A part (left, top, right, bottom) of a frame uint8 [H, W, 3] as uint8 [H', W', 3], its shape not kept."""
+    left, top, right, bottom = part
+    cut = frame[top:bottom, left:right]
+    if cut.shape[:2] == tuple(size):
+        return cut
+    return np.asarray(Image.fromarray(cut).resize((size[1], size[0]), Image.Resampling.BILINEAR))
 
 
 def view_anchor(shape: tuple[int, int], size: tuple[int, int], view: int, views: int) -> tuple[float, float]:

@@ -8,7 +8,7 @@ frame only if its pts is the one looked for. Where seeking lands wrong, the file
 
 import dataclasses
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from fractions import Fraction
 
 import av
@@ -19,6 +19,9 @@ from vidloc.data.container import Limits, Source, VideoError, opened, source_nam
 from vidloc.data.timeline import Timeline
 
 __all__ = ['Limits', 'Source', 'Timeline', 'VideoError', 'VideoIndex', 'index_video', 'read_frames']
+
+# Done to each frame [H, W, 3] as soon as it is decoded: gives uint8 [H', W', 3], the same size for all of a video.
+Each = Callable[[np.ndarray], np.ndarray]
 
 # A keyframe further ahead than this many frames is reached by seeking, a nearer one by decoding on.
 SEEK_AHEAD = 12
@@ -66,7 +69,12 @@ def index_video(source: Source, limits: Limits | None = None) -> VideoIndex:
 
 
 def read_frames(
-    source: Source, times: np.ndarray, *, index: Timeline | None = None, limits: Limits | None = None
+    source: Source,
+    times: np.ndarray,
+    *,
+    index: Timeline | None = None,
+    limits: Limits | None = None,
+    each: Each | None = None,
 ) -> np.ndarray:
     """The frames shown at `times`, uint8 [T, H, W, 3] RGB, upright as a player shows them.
 
@@ -80,6 +88,8 @@ def read_frames(
         whole also tells of later holes: Matroska and transport streams hide them, which makes the frame before
         a hole look like a long one.
       limits: what the file may ask for; None for the defaults.
+      each: what is done to a frame before the next one is decoded, such as making it smaller; it must keep nothing of
+        the array it is given. So one frame of full size is in memory, however many are asked for.
 
     Raises:
       VideoError: not a readable local video, beyond the limits, or damaged where it is asked for.
@@ -92,13 +102,13 @@ def read_frames(
     with opened(source, limits) as (container, stream):
         timeline = index or _packet_timeline(container, stream, limits, source_name(source))
         if timeline is not None and len(timeline.keyframes):
-            clip = _Clip(timeline, times, source_name(source))
+            clip = _Clip(timeline, times, source_name(source), each)
             _fill_by_seeking(container, stream, timeline, clip)
             if not clip.todo:
                 return clip.frames
     if timeline is None:
         timeline = _decoded_timeline(source, limits)
-    clip = _Clip(timeline, times, source_name(source))
+    clip = _Clip(timeline, times, source_name(source), each)
     seen, damaged = _fill_from_start(source, limits, clip)
     if clip.todo and seen and not damaged and index is None:
         # The packets were sound but not what is shown (hidden frames, for one): the decoded are true.
@@ -109,7 +119,7 @@ def read_frames(
             timeline.last_ticks,
             timeline.missing,
         )
-        clip = _Clip(timeline, times, source_name(source))
+        clip = _Clip(timeline, times, source_name(source), each)
         _fill_from_start(source, limits, clip)
     if clip.todo:
         first = (min(clip.todo) - int(timeline.pts[0])) * float(timeline.time_base)
@@ -126,7 +136,7 @@ def read_frames(
 class _Clip:
     """The pictures of one call: `slots` maps a pts to its places in `frames`, `todo` holds those to come."""
 
-    def __init__(self, timeline: Timeline, times: np.ndarray, name: str):
+    def __init__(self, timeline: Timeline, times: np.ndarray, name: str, each: Each | None):
         end = timeline.duration + timeline.tolerance
         if timeline.missing and times.max() > end:
             raise VideoError(
@@ -140,7 +150,8 @@ class _Clip:
         for slot, pts in enumerate(timeline.pts[timeline.frames_at(times)].tolist()):
             self.slots.setdefault(pts, []).append(slot)
         self.todo = sorted(self.slots, reverse=True)
-        self._length = len(times)
+        self._length, self._each = len(times), each
+        self._shape: tuple[int, ...] | None = None  # of frames as decoded
         self._converter = VideoReformatter()
 
     def take(self, pts: int, frame: av.VideoFrame) -> None:
@@ -150,13 +161,17 @@ class _Clip:
         plane = rgb.planes[0]
         picture = np.frombuffer(plane, np.uint8).reshape(rgb.height, plane.line_size)[:, : 3 * rgb.width]
         picture = _upright(picture.reshape(rgb.height, rgb.width, 3), frame)  # [H, W, 3]
-        if self.frames is None:
-            self.frames = np.empty((self._length, *picture.shape), np.uint8)
-        if picture.shape != self.frames.shape[1:]:
+        if self._shape is None:
+            self._shape = picture.shape
+        if picture.shape != self._shape:
             raise VideoError(
-                f'{self.name}: the size changes within the video, from {_size(self.frames.shape[1:])} to '
+                f'{self.name}: the size changes within the video, from {_size(self._shape)} to '
                 f'{_size(picture.shape)} pixels; encode it again with one size.'
             )
+        if self._each is not None:
+            picture = self._each(picture)  # [H', W', 3]
+        if self.frames is None:
+            self.frames = np.empty((self._length, *picture.shape), np.uint8)
         self.frames[self.slots[pts]] = picture
         if self.todo[-1] == pts:
             self.todo.pop()
