@@ -234,7 +234,8 @@ def _run(stack, params, x, **options):
 def test_taps_are_what_the_layers_gave_in_the_order_asked_for():
     stack = _stack(((0, 0), (1, 3)), layers=4)
     params, x = _start(stack), _tokens()
-    out, taps = _run(stack, params, x, taps=(2, 0, 2, 3))
+    out, taps, reduced = _run(stack, params, x, taps=(2, 0, 2, 3))
+    assert reduced is None
     one = jax.jit(lambda params, x: BLOCK.apply({'params': params}, x, train=False))
     wanted, y = [], x
     for i in range(4):
@@ -297,7 +298,7 @@ def test_a_stack_gives_positions_and_valid_tokens_to_every_layer():
     params = _start(stack)
     angle = np.repeat(np.arange(3)[:, None] * [1.0, 0.3], 2, axis=1)
     options = {'rope': (np.cos(angle), np.sin(angle)), 'valid': jnp.array([[True, True, False]] * 4)}
-    got, _ = _run(stack, params, x, **options)
+    got, *_ = _run(stack, params, x, **options)
     want = x
     for i in range(2):
         want = _apply(BLOCK, layers.to_canonical(params)[f'block_{i:02d}'], want, **options)

@@ -113,7 +113,7 @@ class AttentivePooler(nn.Module):
         """valid: the tokens that may be attended to; an example without any gets finite numbers without meaning."""
         x = x.astype(self.dtype)
         if self.blocks:
-            x, _ = self.self_blocks.run_blocks(x, train=train, valid=valid)
+            x, *_ = self.self_blocks.run_blocks(x, train=train, valid=valid)
         query = jnp.broadcast_to(self.query, (len(x), 1, self.width)).astype(self.dtype)
         pooled = self.cross(query, x, valid, train=train)[:, 0]  # [B, 1, D] -> [B, D]
         if self.is_initializing():

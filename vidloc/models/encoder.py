@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from vidloc.models import embedding, features, layers, positions
+from vidloc.models import tap as tap_lib
 
 
 class Encoder(layers.Stack, kw_only=True):
@@ -42,10 +43,11 @@ class Encoder(layers.Stack, kw_only=True):
         train: bool,
         valid: Bool[Array, 'M N'] | None = None,
         taps: tuple[int, ...] = (),
-    ) -> tuple[Float[Array, 'M N D'], Float[Array, 'M D'] | None, tuple[Float[Array, 'M N D'], ...]]:
-        """x: M sequences over `grid`, those of an example side by side -> (tokens, CLS or None, taps).
+        tap: tap_lib.Tap | None = None,
+    ) -> tuple[Float[Array, 'M N D'], Float[Array, 'M D'] | None, tuple[Float[Array, 'M N D'], ...], Array | None]:
+        """x: M sequences over `grid`, those of an example side by side -> (tokens, CLS or None, taps, what `tap` made).
 
-        Tokens and CLS are normed, taps are the tokens behind the layers `taps`, as they are there.
+        Tokens and CLS are normed, taps are the tokens behind the layers `taps`, as they are there; so `tap` sees them.
         """
         if self.with_cls:
             token = jnp.broadcast_to(self.cls_token, (len(x), 1, x.shape[-1])).astype(x.dtype)
@@ -53,11 +55,13 @@ class Encoder(layers.Stack, kw_only=True):
             valid = None if valid is None else jnp.pad(valid, ((0, 0), (1, 0)), constant_values=True)
         x = x + positions.resize(self.position, self.grid, grid, cls=self.with_cls).astype(x.dtype)
         x = self.drop(x, deterministic=not train)
-        x, tapped = self.run_blocks(x, train=train, valid=valid, examples=examples, taps=taps)
+        if tap and self.with_cls:
+            tap = tap.seen(lambda tokens: tokens[:, 1:])
+        x, tapped, reduced = self.run_blocks(x, train=train, valid=valid, examples=examples, taps=taps, tap=tap)
         x = self.norm(x) if self.with_norm else x
         if not self.with_cls:
-            return x, None, tapped
-        return x[:, 1:], x[:, 0], tuple(tap[:, 1:] for tap in tapped)
+            return x, None, tapped, reduced
+        return x[:, 1:], x[:, 0], tuple(tokens[:, 1:] for tokens in tapped), reduced
 
 
 def encode_jointly(
@@ -68,6 +72,7 @@ def encode_jointly(
     *,
     train: bool,
     taps: tuple[int, ...],
+    tap: tap_lib.Tap | None = None,
 ) -> features.Features:
     """All the tokens of a clip through one encoder over (t, h, w); its CLS token, if it has one, is the summary.
 
@@ -76,13 +81,14 @@ def encode_jointly(
     x = embed(video)  # [B, t, h, w, D]
     shape = batch, t, h, w, width = x.shape
     valid = embedding.tubelet_valid(frame_valid, embed.tubelet)  # [B, T] -> [B, t]
-    x, summary, tapped = encode(
+    x, summary, tapped, reduced = encode(
         x.reshape(batch, t * h * w, width),  # [B, t, h, w, D] -> [B, t h w, D]
         grid=(t, h, w),
         examples=batch,
         train=train,
         valid=jnp.repeat(valid, h * w, axis=1),  # [B, t] -> [B, t h w]
         taps=taps,
+        tap=tap and tap.seen(lambda tokens: tokens.reshape(shape)),
     )
-    taps_in_place = tuple(tap.reshape(shape) for tap in tapped)
-    return features.Features(grid=x.reshape(shape), valid=valid, pooled=summary, taps=taps_in_place)
+    in_place = tuple(tokens.reshape(shape) for tokens in tapped)
+    return features.Features(grid=x.reshape(shape), valid=valid, pooled=summary, taps=in_place, tapped=reduced)

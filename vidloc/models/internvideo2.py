@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from vidloc.models import embedding, encoder, features, layers, positions
+from vidloc.models import tap as tap_lib
 
 
 class InternVideo2(nn.Module):
@@ -93,12 +94,15 @@ class InternVideo2(nn.Module):
         frame_valid: Bool[Array, 'B T'],
         *,
         train: bool,
+        tap: tap_lib.Tap | None = None,
     ) -> features.Features:
         """video: normalised; frame_valid: False for padding frames, to which nothing attends.
 
         Raises ValueError if frames, height or width is no multiple of the tubelet or the patch, or a tap is no layer.
         """
-        return encoder.encode_jointly(self.embedding, self.encoder, video, frame_valid, train=train, taps=self.taps)
+        return encoder.encode_jointly(
+            self.embedding, self.encoder, video, frame_valid, train=train, taps=self.taps, tap=tap
+        )
 
     def _position_start(self, key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
         """The place of the CLS token is 0."""

@@ -17,6 +17,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from vidloc.models import attention, dense
+from vidloc.models import tap as tap_lib
 
 Segments = tuple[tuple[int, int], ...]
 
@@ -176,12 +177,15 @@ class Stack(nn.Module):
         rope: attention.Rope | None = None,
         examples: int | None = None,
         taps: tuple[int, ...] = (),
-    ) -> tuple[Float[Array, 'M N D'], tuple[Float[Array, 'M N D'], ...]]:
-        """x through all the layers -> (their result, what each of the layers `taps` gave, in that order).
+        tap: tap_lib.Tap | None = None,
+    ) -> tuple[Float[Array, 'M N D'], tuple[Float[Array, 'M N D'], ...], Array | None]:
+        """x through all the layers -> (their result, what each of the layers `taps` gave, in that order, and what `tap`
+        made of its layers, stacked [K, ...]).
 
-        The other arguments are those of Block. Raises ValueError for a tap that is no layer.
+        Segments that `tap` takes whole, or not at all, are not copied. The other arguments are those of Block. Raises
+        ValueError for a tap that is no layer.
         """
-        if wrong := [tap for tap in taps if not 0 <= tap < self.layers]:
+        if wrong := [i for i in (*taps, *(tap.layers if tap else ())) if not 0 <= i < self.layers]:
             raise ValueError(f'taps {wrong}: the layers are 0 to {self.layers - 1}')
         block = self.block.clone(parent=None)
         drop_path = train and self.drop_path > 0
@@ -208,25 +212,31 @@ class Stack(nn.Module):
             # Only the block: what holds the taps would otherwise be kept once a layer.
             run = jax.checkpoint(run, policy=_REMAT[self.remat], prevent_cse=False)
 
-        def body(carry: tuple[jax.Array, jax.Array | None], layer: tuple[Any, ...]) -> tuple[Any, None]:
+        def body(carry: tuple[jax.Array, jax.Array | None], layer: tuple[Any, ...]) -> tuple[Any, Any]:
             x, tapped = carry
-            params, layer_key, rate, place = layer
+            params, layer_key, rate, place, reduction = layer
             x = run(x, params, layer_key, rate)
             if kept:
                 tapped = jax.lax.dynamic_update_index_in_dim(tapped, x, place, 0)
-            return (x, tapped), None
+            return (x, tapped), None if reduction is None else tap(reduction, x)
 
         x = x.astype(block.dtype)
         carry = (x, jnp.zeros((len(kept) + 1, *x.shape), x.dtype) if kept else None)
-        for first, last in self.segments or ((0, self.layers - 1),):
-            index = jnp.arange(first, last + 1)
-            keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(index) if random else None
-            params = self.stacked[f'{first:02d}_{last:02d}']
-            rate = rates[first : last + 1] if drop_path else None
-            scanned = (params, keys, rate, places[first : last + 1])
-            carry, _ = jax.lax.scan(body, carry, scanned, unroll=self._unroll(last + 1 - first))
+        reduced = []
+        for segment in self.segments or ((0, self.layers - 1),):
+            stacked = self.stacked[f'{segment[0]:02d}_{segment[1]:02d}']
+            for first, last, tapped in tap.runs(*segment) if tap else ((*segment, False),):
+                index = jnp.arange(first, last + 1)
+                keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(index) if random else None
+                low, high = first - segment[0], last + 1 - segment[0]
+                params = stacked if (first, last) == segment else jax.tree.map(lambda x: x[low:high], stacked)  # noqa: B023
+                rate = rates[first : last + 1] if drop_path else None
+                reduction = tap.between(first, last).params if tapped else None
+                scanned = (params, keys, rate, places[first : last + 1], reduction)
+                carry, found = jax.lax.scan(body, carry, scanned, unroll=self._unroll(last + 1 - first))
+                reduced += [found] if tapped else []
         x, tapped = carry
-        return x, tuple(tapped[kept.index(tap)] for tap in taps)
+        return x, tuple(tapped[kept.index(i)] for i in taps), tap_lib.joined(reduced)
 
     def _unroll(self, count: int) -> int:
         """Layers of a segment of `count` that are written out in each turn.

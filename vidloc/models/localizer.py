@@ -1,4 +1,4 @@
-"""The whole model: one backbone and a head for each task."""
+"""The whole model: one backbone, perhaps an adapter beside it, and a head for each task."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,7 +7,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from vidloc.models import features, preprocess
+from vidloc.models import clip_loop, features, preprocess
+from vidloc.models import tap as tap_lib
 
 Batch = Mapping[str, Any]  # arrays, and perhaps Features
 
@@ -16,18 +17,25 @@ class Localizer(nn.Module):
     """{task: batch} -> {task: outputs}.
 
     backbone(video, frame_valid, train=) -> Features; heads {task: head(features, batch, train=) -> outputs}.
-    The parameter tree's roots are `backbone` and `heads_<task>`.
+    side: an adapter beside the backbone, as models/losa.py; None: there is none. clips: how long videos are cut.
+    still: no parameter of the backbone trains, so it runs as in evaluation, always.
+    The parameter tree's roots are `backbone`, `side` and `heads_<task>`.
     """
 
     backbone: nn.Module
     heads: Mapping[str, nn.Module]
     preprocess: preprocess.Preprocess
+    side: nn.Module | None = None
+    clips: clip_loop.Clips = clip_loop.Clips()
+    still: bool = False
 
     def __call__(self, batches: Mapping[str, Batch], *, train: bool) -> dict[str, Any]:
         """Runs the tasks that the batches name and no others.
 
-        A batch has either `video` [B, T, H, W, 3] uint8, `frame_valid` [B, T] and `seed` [B], or `features`, a
-        Features that was computed before; and whatever its head reads. Raises ValueError for an unknown task.
+        A batch has either `video` [B, T, H, W, 3] uint8, `frame_valid` [B, T] and `seed` [B], or `sequence` [B, t, D]
+        float32 and `sequence_valid` [B, t], a video's features over time that were computed before (with a side adapter
+        also `layers` [B, K, t, D], the mean over space of the layers it taps), or `features`, a Features; and whatever
+        its head reads. Raises ValueError for an unknown task.
         """
         if unknown := sorted(set(batches) - set(self.heads)):
             raise ValueError(f'no head for {", ".join(unknown)}; the heads are {", ".join(sorted(self.heads))}')
@@ -37,11 +45,64 @@ class Localizer(nn.Module):
         }
 
     def encode(self, batch: Batch, *, train: bool) -> features.Features:
-        """The features of a batch; see __call__."""
+        """The features of a batch; see __call__. A video of several clips, or beside an adapter, is [B, t, 1, 1, D]."""
         if 'features' in batch:
             return batch['features']
-        video = self.preprocess(batch['video'], batch['frame_valid'], batch['seed'], train=train)
-        return self.backbone(video, batch['frame_valid'], train=train)
+        if 'sequence' in batch:
+            return self._fused(self._encoded(batch), train=train)
+        if self.side is None and not self.clips.frames:
+            video = self.preprocess(batch['video'], batch['frame_valid'], batch['seed'], train=train)
+            return self.backbone(video, batch['frame_valid'], train=train and not self.still)
+        if self.is_initializing():
+            return self._fused(self._started(batch), train=False)
+        alone = train and not self.still and self.side is None
+        encoded = clip_loop.encode(
+            self.backbone.clone(parent=None),
+            self.backbone.variables['params'],
+            self.preprocess,
+            self.clips,
+            batch,
+            self._tap(),
+            train=train,
+            alone=alone,
+            key=self.make_rng('dropout') if alone and self.has_rng('dropout') else None,
+        )
+        return self._fused(encoded, train=train)
+
+    def _tap(self) -> tap_lib.Tap | None:
+        if self.side is None:
+            return None
+        return tap_lib.Tap(self.side.tapped(), self.side.clone(parent=None).reduce, self.side.reduction())
+
+    def _started(self, batch: Batch) -> clip_loop.Encoded:
+        """The first clip of a video; the parameters of the backbone start with it."""
+        frames = self.clips.frames or batch['video'].shape[1]
+        video, valid = batch['video'][:, :frames], batch['frame_valid'][:, :frames]
+        found = self.backbone(self.preprocess(video, valid, batch['seed'], train=False), valid, train=False)
+        reduced = None
+        if self.side is not None:
+            shapes = jax.eval_shape(self._tap(), jax.tree.map(lambda x: x[0], self.side.reduction()), found.grid)
+            reduced = jnp.zeros((len(self.side.tapped()), *shapes.shape), shapes.dtype)
+        return clip_loop.Encoded(jnp.mean(found.grid, axis=(2, 3), dtype=jnp.float32), found.valid, reduced)
+
+    def _encoded(self, batch: Batch) -> clip_loop.Encoded:
+        """What was computed before."""
+        if self.side is not None and 'layers' not in batch:
+            raise ValueError('an adapter beside the backbone needs the layers it taps; these features hold the last')
+        layers = None
+        if self.side is not None:
+            layers = jnp.moveaxis(batch['layers'], 1, 0)  # [B, K, t, D] -> [K, B, t, D]
+            if len(layers) == self.side.depth:  # All there are, not only those it taps.
+                layers = layers[jnp.asarray(self.side.tapped())]
+        return clip_loop.Encoded(batch['sequence'], batch['sequence_valid'], layers)
+
+    def _fused(self, encoded: clip_loop.Encoded, *, train: bool) -> features.Features:
+        x = encoded.last
+        if self.still:
+            x = jax.lax.stop_gradient(x)
+        if self.side is not None:
+            x = self.side(encoded.reduced, jax.lax.stop_gradient(x), encoded.valid, train=train)
+        return features.Features(grid=x[:, :, None, None], valid=encoded.valid)  # [B, t, D] -> [B, t, 1, 1, D]
 
 
 def init(localizer: Localizer, key: jax.Array, batches: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:

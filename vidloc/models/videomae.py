@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from vidloc.models import embedding, features, layers, positions
+from vidloc.models import tap as tap_lib
 
 
 class VideoMAE(nn.Module):
@@ -89,6 +90,7 @@ class VideoMAE(nn.Module):
         frame_valid: Bool[Array, 'B T'],
         *,
         train: bool,
+        tap: tap_lib.Tap | None = None,
     ) -> features.Features:
         """video: normalised; frame_valid: False for padding frames, whose tubelets are not attended to.
 
@@ -100,10 +102,11 @@ class VideoMAE(nn.Module):
         x = x.reshape(batch, t * h * w, width) + self.positions((t, h, w)).astype(self.dtype)  # [B, t h w, D]
         x = self.drop(x, deterministic=not train)
         keys = jnp.repeat(valid, h * w, axis=1)  # [B, t] -> [B, t h w]
-        x, tapped = self.encoder.run_blocks(x, train=train, valid=keys, taps=self.taps)
+        tap = tap and tap.seen(lambda tokens: tokens.reshape(batch, t, h, w, width))
+        x, tapped, reduced = self.encoder.run_blocks(x, train=train, valid=keys, taps=self.taps, tap=tap)
         x = self.norm(x) if self.final_norm else x
         grid, *tapped = (y.reshape(batch, t, h, w, width) for y in (x, *tapped))
-        return features.Features(grid=grid, valid=valid, taps=tuple(tapped))
+        return features.Features(grid=grid, valid=valid, taps=tuple(tapped), tapped=reduced)
 
     def positions(self, grid: tuple[int, int, int]) -> Float[Array, 'tokens D']:
         """The fixed table for tokens (t, h, w), a constant of the compiled program."""

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from vidloc.models import embedding, encoder, features, layers, positions
+from vidloc.models import tap as tap_lib
 
 
 class ViViT(nn.Module):
@@ -111,53 +112,70 @@ class ViViT(nn.Module):
         frame_valid: Bool[Array, 'B T'],
         *,
         train: bool,
+        tap: tap_lib.Tap | None = None,
     ) -> features.Features:
         """video: normalised; frame_valid: False for padding frames, to which the temporal encoder does not attend.
 
         Raises ValueError if frames, height or width is no multiple of the tubelet or the patch, or a tap is no layer.
         """
         depth = self.spatial_layers + (0 if self.temporal_on == 'rois' else self.temporal_layers)
-        if wrong := [tap for tap in self.taps if not 0 <= tap < depth]:
+        if wrong := [i for i in (*self.taps, *(tap.layers if tap else ())) if not 0 <= i < depth]:
             raise ValueError(
                 f'taps {wrong}: with temporal_on={self.temporal_on!r} there are those from 0 to {depth - 1}'
             )
         x = self.embedding(video)  # [B, t, h, w, D]
         batch, t, h, w, width = x.shape
         valid = embedding.tubelet_valid(frame_valid, self.tubelet)  # [B, T] -> [B, t]
-        early = tuple(tap for tap in self.taps if tap < self.spatial_layers)
-        late = tuple(tap - self.spatial_layers for tap in self.taps if tap >= self.spatial_layers)
+        early = tuple(i for i in self.taps if i < self.spatial_layers)
+        late = tuple(i - self.spatial_layers for i in self.taps if i >= self.spatial_layers)
         x = x.reshape(batch * t, h * w, width)  # [B, t, h, w, D] -> [B t, h w, D]
-        x, summary, tapped = self.spatial(x, grid=(h, w), examples=batch, train=train, taps=early)
-        found = {tap: value.reshape(batch, t, h, w, width) for tap, value in zip(early, tapped, strict=True)}
+        shape = batch, t, h, w, width
+        first = tap and tap.between(0, self.spatial_layers - 1).seen(lambda tokens: tokens.reshape(shape))
+        x, summary, tapped, reduced = self.spatial(x, grid=(h, w), examples=batch, train=train, taps=early, tap=first)
+        found = {i: value.reshape(shape) for i, value in zip(early, tapped, strict=True)}
         x = x.reshape(batch, t, h * w, width)
         if self.temporal_on == 'rois':
             summary = jnp.mean(x, axis=2) if summary is None else summary.reshape(batch, t, width)  # [B, t, D]
             pooled = self.encode_time(summary[:, None], valid, train=train)[:, 0]  # [B, 1, t, D] -> [B, D]
-            grid = x.reshape(batch, t, h, w, width)
-            return features.Features(grid=grid, valid=valid, pooled=pooled, taps=tuple(found[i] for i in self.taps))
-        x, _, tapped = self._over_time(x.transpose(0, 2, 1, 3), valid, train=train, taps=late)  # [B, h w, t, D]
-        x, *tapped = (y.transpose(0, 2, 1, 3).reshape(batch, t, h, w, width) for y in (x, *tapped))
-        found |= {self.spatial_layers + tap: value for tap, value in zip(late, tapped, strict=True)}
-        return features.Features(grid=x, valid=valid, taps=tuple(found[tap] for tap in self.taps))
+            taps = tuple(found[i] for i in self.taps)
+            return features.Features(grid=x.reshape(shape), valid=valid, pooled=pooled, taps=taps, tapped=reduced)
+        second = tap and tap.between(self.spatial_layers, depth - 1).seen(lambda tokens: tokens.reshape(shape))
+        x, _, tapped, more = self._over_time(x.transpose(0, 2, 1, 3), valid, train=train, taps=late, tap=second)
+        x, *tapped = (y.transpose(0, 2, 1, 3).reshape(shape) for y in (x, *tapped))  # [B, h w, t, D] -> [B, t, h, w, D]
+        found |= {self.spatial_layers + i: value for i, value in zip(late, tapped, strict=True)}
+        reduced = tap_lib.joined([part for part in (reduced, more) if part is not None])
+        return features.Features(grid=x, valid=valid, taps=tuple(found[i] for i in self.taps), tapped=reduced)
 
     def encode_time(
         self, x: Float[Array, 'B N t D'], valid: Bool[Array, 'B t'], *, train: bool
     ) -> Float[Array, 'B N D']:
         """N sequences over time per example through the temporal encoder: its CLS token, or the mean over time."""
-        x, summary, _ = self._over_time(x, valid, train=train)
+        x, summary, *_ = self._over_time(x, valid, train=train)
         return _masked_mean(x, valid[:, None]) if summary is None else summary
 
     def _over_time(
-        self, x: jax.Array, valid: jax.Array, *, train: bool, taps: tuple[int, ...] = ()
-    ) -> tuple[jax.Array, jax.Array | None, tuple[jax.Array, ...]]:
-        """x [B, N, t, D], valid [B, t] -> tokens [B, N, t, D], CLS [B, N, D] or None, taps [B, N, t, D]."""
+        self,
+        x: jax.Array,
+        valid: jax.Array,
+        *,
+        train: bool,
+        taps: tuple[int, ...] = (),
+        tap: tap_lib.Tap | None = None,
+    ) -> tuple[jax.Array, jax.Array | None, tuple[jax.Array, ...], jax.Array | None]:
+        """x [B, N, t, D], valid [B, t] -> tokens as x, CLS [B, N, D] or None, taps as x, what `tap` made.
+
+        `tap` sees [B, t, N, D].
+        """
         batch, count, t, width = x.shape
         x = x.reshape(batch * count, t, width)  # [B N, t, D]
         valid = jnp.repeat(valid, count, axis=0)  # [B N, t]
-        x, summary, tapped = self.temporal(x, grid=(t,), examples=batch, train=train, valid=valid, taps=taps)
+        tap = tap and tap.seen(lambda tokens: tokens.reshape(batch, count, t, width).transpose(0, 2, 1, 3))
+        x, summary, tapped, reduced = self.temporal(
+            x, grid=(t,), examples=batch, train=train, valid=valid, taps=taps, tap=tap
+        )
         summary = None if summary is None else summary.reshape(batch, count, width)
         x, *tapped = (y.reshape(batch, count, t, width) for y in (x, *tapped))
-        return x, summary, tuple(tapped)
+        return x, summary, tuple(tapped), reduced
 
     def _spatial_start(self, key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
         """Sin-cos positions over (h, w); the place of a CLS token is 0."""

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from vidloc.models import embedding, encoder, features, layers
+from vidloc.models import tap as tap_lib
 
 
 class JointViViT(nn.Module):
@@ -80,9 +81,12 @@ class JointViViT(nn.Module):
         frame_valid: Bool[Array, 'B T'],
         *,
         train: bool,
+        tap: tap_lib.Tap | None = None,
     ) -> features.Features:
         """video: normalised; frame_valid: False for padding frames, to which nothing attends.
 
         Raises ValueError if frames, height or width is no multiple of the tubelet or the patch, or a tap is no layer.
         """
-        return encoder.encode_jointly(self.embedding, self.encoder, video, frame_valid, train=train, taps=self.taps)
+        return encoder.encode_jointly(
+            self.embedding, self.encoder, video, frame_valid, train=train, taps=self.taps, tap=tap
+        )

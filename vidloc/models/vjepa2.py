@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from vidloc.models import embedding, features, layers, rope
+from vidloc.models import tap as tap_lib
 
 LEVELS = 4
 # The one published depth whose levels are not its quarters.
@@ -112,6 +113,7 @@ class VJepa2(nn.Module):
         frame_valid: Bool[Array, 'B T'],
         *,
         train: bool,
+        tap: tap_lib.Tap | None = None,
     ) -> features.Features:
         """video: normalised; frame_valid: False for padding frames; tokens of nothing else are not attended to.
 
@@ -128,13 +130,14 @@ class VJepa2(nn.Module):
             pretrained_grid=self.pretrained_grid if self.rope_interpolate else None,
         )
         levels = level_layers(self.layers) if self.hierarchical else ()
-        x, tapped = self.encoder.run_blocks(
+        x, tapped, reduced = self.encoder.run_blocks(
             x.reshape(batch, t * h * w, width),  # [B, N, D]
             train=train,
             valid=jnp.repeat(valid, h * w, axis=1),  # [B, t] -> [B, N]
             rope=angles,
             examples=batch,
             taps=self.taps + levels,
+            tap=tap and tap.seen(lambda tokens: tokens.reshape(batch, t, h, w, width)),
         )
         tapped, tokens = tapped[: len(self.taps)], tapped[len(self.taps) :]
         if self.is_initializing():
@@ -147,7 +150,7 @@ class VJepa2(nn.Module):
         else:
             x = self.norms[-1](x)
         grid, *taps = (y.reshape(batch, t, h, w, -1) for y in (x, *tapped))
-        return features.Features(grid=grid, valid=valid, taps=tuple(taps))
+        return features.Features(grid=grid, valid=valid, taps=tuple(taps), tapped=reduced)
 
     def _embed(self, video: jax.Array) -> jax.Array:
         """[B, T, H, W, 3] -> [B, t, h, w, D]"""
