@@ -47,3 +47,64 @@ def test_softmax_cross_entropy_does_not_see_a_shift_of_the_logits_and_mixes_targ
     mixed = losses.softmax_cross_entropy(logits + 5.0, 0.25 * one + 0.75 * two)
     apart = 0.25 * losses.softmax_cross_entropy(logits, one) + 0.75 * losses.softmax_cross_entropy(logits, two)
     np.testing.assert_allclose(mixed, apart, rtol=1e-5)
+
+
+def focal_by_hand(x, y, alpha=0.25, gamma=2.0):
+    p = 1 / (1 + np.exp(-x))
+    likelihood = p * y + (1 - p) * (1 - y)
+    cross = -(y * np.log(p) + (1 - y) * np.log1p(-p))
+    return (alpha * y + (1 - alpha) * (1 - y)) * (1 - likelihood) ** gamma * cross
+
+
+def test_sigmoid_focal_is_the_formula_also_for_soft_targets():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(4, 5)) * 3
+    for y in (rng.integers(0, 2, (4, 5)).astype(float), rng.random((4, 5))):
+        for function in (losses.sigmoid_focal, jax.jit(losses.sigmoid_focal)):
+            np.testing.assert_allclose(function(jnp.array(x), jnp.array(y)), focal_by_hand(x, y), rtol=1e-5, atol=1e-7)
+
+
+def test_sigmoid_focal_without_its_two_numbers_is_half_the_cross_entropy():
+    logits, targets = jnp.linspace(-4, 4, 9), jnp.array([0.0, 1.0, 0.0] * 3)
+    each = losses.sigmoid_focal(logits, targets, alpha=0.5, gamma=0.0)
+    np.testing.assert_allclose(each, 0.5 * losses.sigmoid_cross_entropy(logits, targets), rtol=1e-6)
+
+
+def test_sigmoid_focal_is_finite_far_out_and_in_bfloat16():
+    logits, targets = jnp.array([-1e4, 1e4, 80.0, -80.0], jnp.bfloat16), jnp.array([1.0, 0.0, 1.0, 0.0])
+    value, gradient = jax.jit(jax.value_and_grad(lambda z: losses.sigmoid_focal(z, targets).sum()))(logits)
+    assert jnp.isfinite(value)
+    assert jnp.all(jnp.isfinite(gradient))
+    # What is certain and right is not rounded to 0 too early: (e^-20)^2 * e^-20 / 4.
+    right = losses.sigmoid_focal(jnp.array([20.0]), jnp.array([1.0]))
+    np.testing.assert_allclose(right, 0.25 * np.exp(-60.0), rtol=1e-4)
+
+
+def test_diou_1d_by_hand():
+    predicted = jnp.array([[1.0, 3.0], [2.0, 2.0], [0.0, 4.0]])
+    target = jnp.array([[1.0, 3.0], [1.0, 3.0], [4.0, 0.0]])
+    # Equal; shifted by 1: IoU 3 / 5, hull 5; only the point in common: IoU 0, hull 8, centres 4 apart.
+    expected = [0.0, 1 - 3 / 5 + (1 / 5) ** 2, 1 + (4 / 8) ** 2]
+    for function in (losses.diou_1d, jax.jit(losses.diou_1d)):
+        np.testing.assert_allclose(function(predicted, target), expected, atol=1e-6)
+
+
+def test_diou_1d_is_symmetric_and_has_no_unit():
+    rng = np.random.default_rng(0)
+    one, other = rng.random((2, 50, 2)).astype(np.float32) * 5
+    diou = jax.jit(losses.diou_1d)
+    each = np.asarray(diou(one, other))
+    np.testing.assert_allclose(diou(other, one), each, rtol=1e-5)
+    np.testing.assert_allclose(diou(8 * one, 8 * other), each, rtol=1e-4)
+    np.testing.assert_allclose(diou(one[:, ::-1], other[:, ::-1]), each, rtol=1e-5)
+    assert ((each >= 0) & (each <= 2)).all()
+
+
+def test_diou_1d_of_segments_without_length_has_finite_gradients():
+    zero, some = jnp.zeros((1, 2)), jnp.array([[1.0, 2.0]])
+    both = jax.jit(jax.value_and_grad(lambda z, t: losses.diou_1d(z, t).sum()))
+    for predicted, target in ((zero, zero), (zero, some), (some, zero)):
+        value, gradient = both(predicted, target)
+        assert jnp.isfinite(value)
+        assert float(jnp.abs(gradient).max()) < 10
+    assert float(losses.diou_1d(zero, zero)[0]) == 1.0

@@ -30,3 +30,44 @@ def softmax_cross_entropy(
     classes = logits.shape[-1]
     targets = targets.astype(jnp.float32) * (1.0 - label_smoothing) + label_smoothing / classes
     return -jnp.sum(targets * jax.nn.log_softmax(logits.astype(jnp.float32)), axis=-1)
+
+
+def sigmoid_focal(
+    logits: Float[Array, '*shape'], targets: Float[Array, '*shape'], *, alpha: float = 0.25, gamma: float = 2.0
+) -> Float[Array, '*shape']:
+    """Focal loss of each logit, float32, not reduced: Lin et al. 2017, equation 5, for targets in [0,1].
+
+    The share (1 - p)^gamma of well-classified entries goes to 0; targets of 1 weigh alpha, those of 0 1 - alpha.
+    Between the two, everything is interpolated linearly, as in happyharrycn/actionformer_release,
+    libs/modeling/losses.py.
+    """
+    logits, targets = logits.astype(jnp.float32), targets.astype(jnp.float32)
+    # 1 - p and not p: near 1 its difference from 1 would be rounded away.
+    yes, no = jax.nn.sigmoid(logits), jax.nn.sigmoid(-logits)
+    missed = no * targets + yes * (1.0 - targets)
+    weight = alpha * targets + (1.0 - alpha) * (1.0 - targets)
+    return weight * missed**gamma * sigmoid_cross_entropy(logits, targets)
+
+
+def diou_1d(
+    predicted: Float[Array, '*shape 2'], target: Float[Array, '*shape 2'], *, eps: float = 1e-8
+) -> Float[Array, '*shape']:
+    """Distance-IoU loss of segments that share a point, float32, not reduced: Zheng et al. 2020, equation 7, in 1-D.
+
+    predicted, target: (left, right), the distances from the point to both ends, not negative, in any one unit.
+    1 - IoU + (distance of the centres / length of the hull)^2; happyharrycn/actionformer_release,
+    libs/modeling/losses.py. Where a union or hull is shorter than eps its term is 0, without a gradient.
+    """
+    predicted, target = predicted.astype(jnp.float32), target.astype(jnp.float32)
+    (left, right), (true_left, true_right) = (jnp.moveaxis(each, -1, 0) for each in (predicted, target))
+    shared = jnp.minimum(left, true_left) + jnp.minimum(right, true_right)
+    union = left + right + true_left + true_right - shared
+    hull = jnp.maximum(left, true_left) + jnp.maximum(right, true_right)
+    apart = 0.5 * (right - left - true_right + true_left)
+    return 1.0 - _ratio(shared, union, eps) + jnp.square(_ratio(apart, hull, eps))
+
+
+def _ratio(part: Float[Array, '*shape'], whole: Float[Array, '*shape'], eps: float) -> Float[Array, '*shape']:
+    """part / whole, 0 where the whole is less than eps; the gradient is finite everywhere."""
+    safe = whole >= eps
+    return jnp.where(safe, part, 0.0) / jnp.where(safe, whole, 1.0)
