@@ -1,12 +1,53 @@
 """A made-up run on disk: every file that the page reads, with small real videos."""
 
+import html.parser
 import json
 import math
+import pathlib
+import types
 
 import numpy as np
 import pytest
 
-from vidloc.data import encode
+from vidloc.annotations.records import Segment, VideoRecord
+from vidloc.data import encode, windows
+from vidloc.metrics import temporal
+from vidloc.report import results
+
+EMPTY = {'meta', 'link', 'img', 'br', 'hr', 'input', 'line', 'circle', 'polyline'}
+
+
+class Reader(html.parser.HTMLParser):
+    """Collects tags, attributes and texts, and checks that every tag is closed by its own."""
+
+    def __init__(self, content):
+        super().__init__()
+        self.tags, self.words, self.open = [], [], []
+        self.feed(content)
+        assert not self.open
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+        if tag not in EMPTY:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if self.open and self.open[-1] not in ('style', 'script'):
+            self.words.append(data)
+
+    @property
+    def text(self):
+        return ' '.join(' '.join(self.words).split())
+
+    def named(self, tag):
+        return [attributes for name, attributes in self.tags if name == tag]
+
 
 CLASSES = ('walk', 'run', 'wave', 'kick', 'sit', '<script>alert(1)</script>')
 AP = (0.78, 0.31, 0.59, 0.09, None, 0.04)
@@ -157,3 +198,112 @@ def run_writer():
 def workdir(tmp_path_factory):
     """Shared: tests must not change it."""
     return write_run(tmp_path_factory.mktemp('runs') / 'street_yard', videos=8)
+
+
+ACTIONS = ('jump', 'wave', 'kick', '<b>spin</b>')
+
+
+def write_films(folder, truth, seconds, fps=4):
+    """A video for each entry of {video: [(start, end, label)]}: a bar that grows with time, over a colour a label."""
+    folder.mkdir(parents=True)
+    colours = ((168, 60, 44), (44, 84, 150), (52, 120, 70), (150, 110, 40))
+    for name, segments in truth.items():
+        frames = np.full((int(seconds[name] * fps), 48, 80, 3), 205, np.uint8)
+        for i, frame in enumerate(frames):
+            for start, end, label in segments:
+                if start <= i / fps < end:
+                    frame[:32] = colours[label]
+            frame[38:44, : round(80 * (i + 1) / len(frames))] = 40
+        encode.write_video(folder / f'{name}.mp4', frames, fps)
+
+
+def untrimmed(count, seed=0):
+    """({video: [(start, end, label)]}, {video: seconds}) of videos of 20 s and more, with up to five segments each."""
+    random = np.random.default_rng(seed)
+    truth, seconds = {}, {}
+    for number in range(count):
+        name, at = f'long_{number:02d}', 1.0
+        seconds[name] = 20.0 + 3 * number
+        truth[name] = []
+        while at < seconds[name] - 6 and len(truth[name]) < 5:
+            length = float(random.choice([1.5, 2.5, 4.0, 5.0]))
+            truth[name].append((at, at + length, int(random.integers(len(ACTIONS)))))
+            at += length + float(random.uniform(1.0, 4.0))
+    return truth, seconds
+
+
+def guessed(truth, seconds, blur, seed=1):
+    """Detections as a task gives them: near the truth by `blur` seconds, some of a wrong class, and noise."""
+    random = np.random.default_rng(seed)
+    rows = []
+    for name, segments in truth.items():
+        for start, end, label in segments:
+            for _ in range(3):
+                shift = random.normal(0, blur, 2)
+                said = label if random.random() > 0.2 else int(random.integers(len(ACTIONS)))
+                score = float(np.exp(-np.abs(shift).sum())) * (0.9 if said == label else 0.6)
+                rows.append((name, max(start + shift[0], 0.0), min(end + shift[1], seconds[name]), said, score))
+        for _ in range(6):
+            start = float(random.uniform(0, seconds[name] - 5))
+            rows.append((name, start, start + float(random.uniform(0.5, 4)), int(random.integers(len(ACTIONS))), 0.05))
+    rows = sorted((row for row in rows if row[2] > row[1]), key=lambda row: (row[0], -row[4]))
+    kinds = (object, np.float64, np.float64, np.int64, np.float64)
+    names = ('video', 'start', 'end', 'label', 'score')
+    columns = enumerate(zip(names, kinds, strict=True))
+    return {name: np.array([row[i] for row in rows], kind) for i, (name, kind) in columns}
+
+
+def window_source(folder, truth, seconds, *, train=False):
+    records = [
+        VideoRecord(name, duration=seconds[name], segments=tuple(Segment(s, e, ACTIONS[c]) for s, e, c in rows))
+        for name, rows in truth.items()
+    ]
+    view = windows.Windows(videos=str(folder), frames=16, rate=4.0, size=(16, 16))
+    return windows.WindowSource('films', view, records, ACTIONS, train=train)
+
+
+def segment_score(detections, truth):
+    """As the task of segments does, without its head."""
+    result = temporal.segment_ap(truth, detections, dict(enumerate(ACTIONS)), (0.3, 0.5, 0.7))
+    each = {f'map@{at:g}': float(value) for at, value in zip((0.3, 0.5, 0.7), result.mean, strict=True)}
+    return each | {'average_map': float(result.average)}
+
+
+def write_segment_run(workdir, *, blur=0.6, count=7, films=None):
+    """A workdir whose evaluation of segments was written by report.results; films: a folder that is there already."""
+    truth, seconds = untrimmed(count)
+    folder = films or workdir / 'films'
+    if films is None:
+        write_films(folder, truth, seconds)
+    source = window_source(folder, truth, seconds)
+    found = guessed(truth, seconds, blur)
+    files = {'task': 'actions', 'videos': str(folder), 'frame_rate': 30.0}
+    metrics = results.measure(segment_score, source, found, files)
+    results.write(workdir, results.Scored(source, None, found, metrics, 700, files, head=10, tail=2))
+    (workdir / 'config.json').write_text(json.dumps({'name': 'films', 'blur': blur}))
+    return workdir
+
+
+@pytest.fixture
+def segment_writer():
+    return write_segment_run
+
+
+@pytest.fixture(scope='session')
+def segment_workdir(tmp_path_factory):
+    """Shared: tests must not change it."""
+    return write_segment_run(tmp_path_factory.mktemp('runs') / 'losa')
+
+
+@pytest.fixture(scope='session')
+def segment_maker():
+    """What makes up a run on segments, piece by piece."""
+    pieces = (ACTIONS, write_films, untrimmed, guessed, window_source, segment_score)
+    names = ('ACTIONS', 'write_films', 'untrimmed', 'guessed', 'window_source', 'segment_score')
+    return types.SimpleNamespace(**dict(zip(names, pieces, strict=True)))
+
+
+@pytest.fixture(scope='session')
+def read_page():
+    """Reads the page at a path."""
+    return lambda path: Reader(pathlib.Path(path).read_text(encoding='utf-8'))

@@ -1,4 +1,3 @@
-import html.parser
 import json
 import pathlib
 import subprocess
@@ -9,45 +8,12 @@ import pytest
 from vidloc.report import page
 
 ROOT = pathlib.Path(__file__).parents[2]
-EMPTY = {'meta', 'link', 'img', 'br', 'hr', 'input', 'line', 'circle', 'polyline'}
-
-
-class Reader(html.parser.HTMLParser):
-    """Collects tags, attributes and texts, and checks that every tag is closed by its own."""
-
-    def __init__(self, content):
-        super().__init__()
-        self.tags, self.words, self.open = [], [], []
-        self.feed(content)
-        assert not self.open
-
-    def handle_starttag(self, tag, attributes):
-        self.tags.append((tag, dict(attributes)))
-        if tag not in EMPTY:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag, attributes):
-        self.tags.append((tag, dict(attributes)))
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        if self.open and self.open[-1] not in ('style', 'script'):
-            self.words.append(data)
-
-    @property
-    def text(self):
-        return ' '.join(' '.join(self.words).split())
-
-    def named(self, tag):
-        return [attributes for name, attributes in self.tags if name == tag]
 
 
 @pytest.fixture(scope='module')
-def written(workdir, tmp_path_factory):
+def written(workdir, tmp_path_factory, read_page):
     path = page.write_page(workdir, tmp_path_factory.mktemp('page'))
-    return path, Reader(path.read_text(encoding='utf-8'))
+    return path, read_page(path)
 
 
 def test_the_page_shows_the_numbers_beside_their_baselines(written):
@@ -122,11 +88,11 @@ def test_the_page_says_where_precision_is_lost(written):
     assert len([a for _, a in read.tags if a.get('class') == 'small']) == 5
 
 
-def test_kinds_of_actions_come_from_a_file_and_are_compared(workdir, run_writer, tmp_path):
+def test_kinds_of_actions_come_from_a_file_and_are_compared(workdir, run_writer, tmp_path, read_page):
     groups = tmp_path / 'groups.csv'
     groups.write_text('walk,moving\nrun,moving\nfly,none\nwave,<b>social</b>\n')
     other = run_writer(tmp_path / 'two', videos=1, shift=-0.02)
-    read = Reader(page.write_page(workdir, tmp_path / 'out', other, groups).read_text(encoding='utf-8'))
+    read = read_page(page.write_page(workdir, tmp_path / 'out', other, groups))
     assert 'By kind of action group classes mean AP two difference moving 2 0.545 0.525 +0.020' in read.text
     assert '<b>social</b> 1 0.590 0.570 +0.020' in read.text and 'fly' not in read.text
     assert 'Higher here in 5 of 5 classes, lower in 0.' in read.text
@@ -138,9 +104,9 @@ def test_without_a_second_run_nothing_is_said_of_cofinetuning(written):
     assert 'co-finetuning' not in read.text.lower()
 
 
-def test_a_second_run_stands_beside_it_with_both_numbers(workdir, run_writer, tmp_path):
+def test_a_second_run_stands_beside_it_with_both_numbers(workdir, run_writer, tmp_path, read_page):
     other = run_writer(tmp_path / 'boxes_only', videos=1, shift=-0.02, source_steps={'street': 600})
-    read = Reader(page.write_page(workdir, tmp_path / 'out', other).read_text(encoding='utf-8'))
+    read = read_page(page.write_page(workdir, tmp_path / 'out', other))
     assert 'street: frame_map@0.5 0.362 0.342 +0.020 1000 / 1000' in read.text
     assert 'the difference is what co-finetuning changed in this pair of runs' in read.text
     assert 'Config entries that differ (1) entry this run boxes_only rate 0.0012 ' in read.text
@@ -149,28 +115,28 @@ def test_a_second_run_stands_beside_it_with_both_numbers(workdir, run_writer, tm
     assert any(a['class'] == 'line second' for a in read.named('polyline'))
 
 
-def test_a_run_that_has_only_a_config_gets_a_page_that_says_so(tmp_path):
+def test_a_run_that_has_only_a_config_gets_a_page_that_says_so(tmp_path, read_page):
     (tmp_path / 'config.json').write_text(json.dumps({'rate': 1}))
     path = page.write_page(tmp_path)
-    read = Reader(path.read_text(encoding='utf-8'))
+    read = read_page(path)
     assert path == tmp_path / 'report' / 'index.html'
     for sentence in ('has not been evaluated yet', 'no metrics.jsonl', 'no environment.json', 'no model.json'):
         assert sentence in read.text
 
 
-def test_labels_that_are_not_of_training_are_said_to_be_so(written, run_writer, tmp_path):
+def test_labels_that_are_not_of_training_are_said_to_be_so(written, run_writer, tmp_path, read_page):
     said = 'The training data were not there when this was evaluated.'
     assert said not in written[1].text
     workdir = run_writer(tmp_path / 'w')
     path = workdir / 'eval' / 'street.json'
     path.write_text(path.read_text().replace('"training"', '"evaluation"'))
-    assert said in Reader(page.write_page(workdir).read_text(encoding='utf-8')).text
+    assert said in read_page(page.write_page(workdir)).text
 
 
-def test_annotations_that_are_gone_leave_the_rest_of_the_page(run_writer, tmp_path):
+def test_annotations_that_are_gone_leave_the_rest_of_the_page(run_writer, tmp_path, read_page):
     workdir = run_writer(tmp_path / 'run', videos=1, environment=False)
     (workdir / 'data' / 'truth.csv').unlink()
-    read = Reader(page.write_page(workdir).read_text(encoding='utf-8'))
+    read = read_page(page.write_page(workdir))
     assert 'No video is shown:' in read.text and 'truth.csv' in read.text
     assert 'street: what each class reached' in read.text and not read.named('video')
 

@@ -9,7 +9,7 @@ from vidloc.annotations import ava as files
 from vidloc.annotations import formats
 from vidloc.data import encode, keyframes
 from vidloc.metrics import ava
-from vidloc.report import page, results, run
+from vidloc.report import box_results, page, results, run
 
 NAMES = {11: 'sit', 12: 'stand', 14: 'walk', 80: 'watch (a person)'}
 TASK = ('stand', 'fly', 'sit', 'walk', 'watch (a person)', 'swim')  # a model of more classes than the list
@@ -131,7 +131,7 @@ def test_it_is_said_where_labels_are_counted(written, folder):
     assert content['counted_in'] == 'evaluation'  # no training source was there
     source, found = evaluated(view_of(folder))
     scored = results.Scored(source, source, found, metrics, 5, view_of(folder), head=2, tail=1)
-    assert results.detection(scored)['counted_in'] == 'training'
+    assert box_results.content(scored)['counted_in'] == 'training'
 
 
 def test_the_limit_of_a_keyframe_counts_what_the_list_leaves(folder):
@@ -172,10 +172,10 @@ def test_files_of_one_name_are_told_apart_by_their_folders(folder, tmp_path):
     (tmp_path / 'one' / 'val.csv').write_text((folder / 'ava_val_v2.2.csv').read_text())
     (tmp_path / 'two' / 'val.csv').write_text((folder / 'kinetics_val_v1.0.csv').read_text())
     source, _ = evaluated(view_of(folder))
-    parts = results.parts(source.truth(), paths)
+    parts = box_results.parts(source.truth(), paths)
     assert list(parts) == ['one_val', 'two_val']
     assert set(parts['two_val']['video'].tolist()) == {'a-_b'}
-    assert results.parts(source.truth(), paths[:1]) == {}
+    assert box_results.parts(source.truth(), paths[:1]) == {}
 
 
 def test_the_page_reads_all_files_and_sets_true_boxes_beside_detected_ones(folder, tmp_path):

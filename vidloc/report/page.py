@@ -12,8 +12,19 @@ import pathlib
 from collections.abc import Mapping, Sequence
 
 from vidloc.annotations.records import AnnotationError
-from vidloc.report import action_groups, classes, errors, findings, markup, plots, style, videos
-from vidloc.report.run import Classification, Detection, Run, Union, flat, read_run, series
+from vidloc.report import (
+    action_groups,
+    classes,
+    errors,
+    findings,
+    markup,
+    plots,
+    segment_style,
+    segments,
+    style,
+    videos,
+)
+from vidloc.report.run import Classification, Detection, Run, Segments, Union, flat, read_run, series
 
 REPORT_FOLDER = 'report'
 
@@ -23,11 +34,13 @@ def write_page(
     out: str | os.PathLike | None = None,
     compare: str | os.PathLike | None = None,
     groups: str | os.PathLike | None = None,
+    films: str | os.PathLike | None = None,
 ) -> pathlib.Path:
     """Writes the page of the run in `workdir` to the folder `out` (default: W/report); returns its path.
 
     compare: the workdir of a second run whose numbers are shown beside this one's. groups: csv of classes and the
-    kind of action they are (report/action_groups.py), in place of what the label map tells.
+    kind of action they are (report/action_groups.py), in place of what the label map tells. films: the folder of videos
+    of the timelines of sources that do not name one, such as those of features.
 
     Raises:
       RunError: a workdir is none, or a file in it is damaged.
@@ -38,6 +51,8 @@ def write_page(
     other = read_run(compare) if compare is not None else None
     if groups is not None:
         run = _with_groups(run, action_groups.read_groups(groups))
+    if films is not None:
+        run = _with_films(run, os.path.abspath(films))
     folder = pathlib.Path(out) if out is not None else run.workdir / REPORT_FOLDER
     folder.mkdir(parents=True, exist_ok=True)
     content = _page(run, other, folder)
@@ -49,7 +64,8 @@ def write_page(
 
 
 def _page(run: Run, other: Run | None, folder: pathlib.Path) -> str:
-    digest = base64.b64encode(hashlib.sha256(style.SCRIPT.encode('utf-8')).digest()).decode('ascii')
+    script, css = style.SCRIPT + segment_style.SCRIPT, style.CSS + segment_style.CSS
+    digest = base64.b64encode(hashlib.sha256(script.encode('utf-8')).digest()).decode('ascii')
     # Escaping keeps names harmless; the policy also stops any script but the page's own.
     policy = f"script-src 'sha256-{digest}'; object-src 'none'; base-uri 'none'; connect-src 'none'"
     parts = [_headline(run)]
@@ -65,6 +81,11 @@ def _page(run: Run, other: Run | None, folder: pathlib.Path) -> str:
         if twin is not None:
             parts.append(classes.differences(result, twin, named))
         parts += [errors.section(result, run), classes.precisions(result, twin, named)]
+    number = 1
+    for result in run.segments:
+        twin, named = _twin(result, other), other.workdir.name if other is not None else ''
+        section, number = segments.shown(result, run, folder, number, twin, other)
+        parts += [section, segments.reached(result, twin, named), segments.lost(result, twin, named)]
     parts.extend(_clips(result, _twin(result, other), other) for result in run.classifications)
     parts.append(_curves(run, other))
     parts.append(_about(run))
@@ -72,10 +93,10 @@ def _page(run: Run, other: Run | None, folder: pathlib.Path) -> str:
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f'<title>{markup.text(run.name)} – vidloc run</title>\n<style>{style.CSS}</style>\n</head>\n<body>\n'
+        f'<title>{markup.text(run.name)} – vidloc run</title>\n<style>{css}</style>\n</head>\n<body>\n'
         f'{_header(run)}<main>\n{"".join(parts)}</main>\n'
-        '<footer>Written by vidloc from the files of this run. Keep the mp4 files beside this page.</footer>\n'
-        f'<script>{style.SCRIPT}</script>\n</body>\n</html>\n'
+        '<footer>Written by vidloc from the files of this run. Keep the files beside this page.</footer>\n'
+        f'<script>{script}</script>\n</body>\n</html>\n'
     )
 
 
@@ -87,6 +108,11 @@ def _with_groups(run: Run, groups: Mapping[str, Sequence[str]]) -> Run:
     return dataclasses.replace(run, detections=detections)
 
 
+def _with_films(run: Run, films: str) -> Run:
+    named = tuple(result if result.videos else dataclasses.replace(result, videos=films) for result in run.segments)
+    return dataclasses.replace(run, segments=named)
+
+
 def _header(run: Run) -> str:
     said = []
     environment = flat(run.environment)
@@ -96,7 +122,7 @@ def _header(run: Run) -> str:
         said.append(f'on {environment["devices"]}')
     if 'seconds' in environment:
         said.append(f'trained for {_spoken(float(environment["seconds"]))}')
-    results = (*run.detections, *run.classifications)
+    results = (*run.detections, *run.segments, *run.classifications)
     if results:
         said.append(f'evaluated at step {markup.count(max(result.step for result in results))}')
     return (
@@ -128,6 +154,7 @@ def _headline(run: Run) -> str:
             )
         size = f'{markup.count(result.keyframes)} keyframes'
         cards.append(_card(f'{result.source}: frame mAP@0.5', value, result.prior_map, baseline, f'{more} On {size}.'))
+    cards.extend(_card(label, value, None, '', more) for label, value, more in map(segments.card, run.segments))
     for result in run.classifications:
         value = result.metrics[Classification.MAIN]
         more = f'{_against(value, result.chance)} of chance.'
@@ -143,9 +170,10 @@ def _headline(run: Run) -> str:
 
 def _card(label: str, value: float | None, baseline: float | None, name: str, more: str) -> str:
     times = f'<small>{_times(value, baseline)} baseline</small>' if _times(value, baseline) else ''
+    beside = plots.versus(value, baseline, name) if name else ''
     return (
         f'<div class="card"><p class="label">{markup.text(label)}</p><p class="big">{markup.number(value)}'
-        f'{times}</p>{plots.versus(value, baseline, name)}'
+        f'{times}</p>{beside}'
         f'<p class="more">{markup.text(more)}</p></div>'
     )
 
@@ -165,16 +193,16 @@ def _against(value: float | None, baseline: float | None) -> str:
     )
 
 
-def _twin(result: Detection | Classification | Union, other: Run | None):
+def _twin(result: Detection | Segments | Classification | Union, other: Run | None):
     """The second run's result on the same source, None where it has none."""
-    results = () if other is None else (*other.unions, *other.detections, *other.classifications)
+    results = () if other is None else (*other.unions, *other.detections, *other.segments, *other.classifications)
     same = (twin for twin in results if twin.source == result.source and type(twin) is type(result))
     return next(same, None)
 
 
 def _comparison(run: Run, other: Run) -> str:
     rows, meanings = [], []
-    for result in (*run.unions, *run.detections, *run.classifications):
+    for result in (*run.unions, *run.detections, *run.segments, *run.classifications):
         twin = _twin(result, other)
         here, there = result.metrics[result.MAIN], twin.metrics[result.MAIN] if twin else None
         gap = here - there if here is not None and there is not None else None

@@ -40,14 +40,23 @@ class Bar:
     notes: tuple[tuple[str, str], ...] = ()
 
 
-def bars(entries: Sequence[Bar], *, score: str, mark: str, group_style: Mapping[str, int], other: str = '') -> str:
+def bars(
+    entries: Sequence[Bar],
+    *,
+    score: str,
+    mark: str,
+    group_style: Mapping[str, int],
+    other: str = '',
+    what: str = 'class',
+) -> str:
     """Horizontal bars in the order given, on a scale from 0 to the largest entry (rounded up), and their table.
 
     Args:
-      entries: the classes.
-      score, mark: what value and mark are called.
+      entries: the classes, or what else has a bar.
+      score, mark: what value and mark are called; mark is '' where nothing is marked.
       group_style: {group: index of its colour, 0 to 2}; a group that is absent is drawn neutral.
       other: the name of the second run; '' where there is none.
+      what: what has a bar, as the heading of the table.
     """
     numbers = [n for bar in entries for n in (bar.value, bar.mark, bar.other) if n is not None]
     top = round_up(max(numbers, default=1.0))
@@ -71,12 +80,13 @@ def bars(entries: Sequence[Bar], *, score: str, mark: str, group_style: Mapping[
             f'<span class="value">{markup.number(bar.value)}</span>{change}</div>'
         )
     shown = [bar for bar in entries if bar.value is not None]
-    alt = f'Bars of {score} for {len(shown)} classes'
+    alt = f'Bars of {score} for {len(shown)} {"classes" if what == "class" else "rows"}'
     if shown:
         best, worst = max(shown, key=lambda bar: bar.value), min(shown, key=lambda bar: bar.value)
         alt += f', from {worst.name} {markup.number(worst.value)} to {best.name} {markup.number(best.value)}'
     keys = [f'<span><i class="swatch g{i}"></i>{markup.text(g)}</span>' for g, i in group_style.items()]
-    keys.append(f'<span><i class="swatch mark"></i>{markup.text(mark)}</span>')
+    if mark:
+        keys.append(f'<span><i class="swatch mark"></i>{markup.text(mark)}</span>')
     if other:
         keys.append(f'<span><i class="swatch other"></i>{markup.text(other)} (second run)</span>')
         keys.append('<span>last column: this run minus the second</span>')
@@ -85,18 +95,18 @@ def bars(entries: Sequence[Bar], *, score: str, mark: str, group_style: Mapping[
     return (
         f'<p class="keys">{"".join(keys)}<span>full width: {top:g}</span></p>'
         f'<div class="bars {columns}" role="img" aria-label="{markup.text(alt)}">{"".join(rows)}</div>'
-        + markup.details('Table of these figures', _bar_table(entries, score, mark, bool(group_style), other))
+        + markup.details('Table of these figures', _bar_table(entries, what, score, mark, bool(group_style), other))
     )
 
 
-def _bar_table(entries, score, mark, grouped, other) -> str:
-    headers = ['class', *(['group'] if grouped else []), score, mark]
+def _bar_table(entries, what, score, mark, grouped, other) -> str:
+    headers = [what, *(['group'] if grouped else []), score, *([mark] if mark else [])]
     headers += [f'{score}, {other}', 'difference'] if other else []
     headers += [name for name, _ in entries[0].notes] if entries else []
     rows = []
     for bar in entries:
         row = [bar.name, *([bar.group or '–'] if grouped else [])]
-        row += [markup.number(bar.value), markup.number(bar.mark)]
+        row += [markup.number(bar.value), *([markup.number(bar.mark)] if mark else [])]
         if other:
             known = bar.value is not None and bar.other is not None
             row += [markup.number(bar.other), markup.signed(bar.value - bar.other if known else None)]

@@ -6,17 +6,15 @@ W/environment.json and W/model.json may be absent. Every fault is a RunError tha
 
 import dataclasses
 import json
-import math
 import os
 import pathlib
 from collections.abc import Mapping
 from typing import Any
 
 from vidloc.metrics.error_analysis import KINDS
-
-
-class RunError(ValueError):
-    """A folder is no run, or one of its files is not as it should be; the text fits on one line."""
+from vidloc.report import fields
+from vidloc.report.fields import RunError
+from vidloc.report.segment_run import Segments, read_segments
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,6 +121,7 @@ class Run:
     config: Mapping[str, Any]
     metrics: tuple[Mapping[str, float], ...]
     detections: tuple[Detection, ...]
+    segments: tuple[Segments, ...]
     classifications: tuple[Classification, ...]
     unions: tuple[Union, ...]
     environment: Mapping[str, Any] | None
@@ -140,32 +139,45 @@ def read_run(workdir: str | os.PathLike) -> Run:
         raise RunError(f'{workdir}: there is no such folder; give the workdir of a run (runs/<config>).')
     if not (workdir / 'config.json').is_file():
         raise RunError(f'{workdir}: this is not the workdir of a run, for it has no config.json.')
-    config = _read_object(workdir / 'config.json')
+    config = fields.read_object(workdir / 'config.json')
     name = config['name'] if 'name' in config else workdir.resolve().name
-    detections, classifications, unions = [], [], []
-    for path in sorted((workdir / 'eval').glob('*.json')):
-        data = _read_object(path)
-        kind = _field(path, data, 'kind', str)
-        if kind == 'detection':
-            detections.append(_detection(path, data))
-        elif kind == 'classification':
-            classifications.append(_classification(path, data))
-        elif kind == 'union':
-            unions.append(_union(path, data))
-        else:
-            raise RunError(f'{path}: kind is {kind!r}; detection, classification and union are known.')
+    found = _results(workdir / 'eval')
     metrics = workdir / 'metrics.jsonl'
     return Run(
         workdir=workdir,
         name=str(name),
         config=config,
         metrics=tuple(read_metrics(metrics)) if metrics.exists() else (),
-        detections=tuple(detections),
-        classifications=tuple(classifications),
-        unions=tuple(unions),
-        environment=_read_optional(workdir / 'environment.json'),
-        model=_read_optional(workdir / 'model.json'),
+        detections=tuple(found['detection']),
+        segments=tuple(found['segments']),
+        classifications=tuple(found['classification']),
+        unions=tuple(found['union']),
+        environment=fields.read_optional(workdir / 'environment.json'),
+        model=fields.read_optional(workdir / 'model.json'),
     )
+
+
+def _results(folder: pathlib.Path) -> dict[str, list]:
+    """{kind: results} of the JSON files of a folder, but for those that a result names as its truth or detections."""
+    readers = {
+        'detection': _detection,
+        'segments': read_segments,
+        'classification': _classification,
+        'union': _union,
+    }
+    found: dict[str, list] = {kind: [] for kind in readers}
+    named: set[str] = set()
+    # A result's own files have longer names than it, so that they come after it.
+    for path in sorted(folder.glob('*.json'), key=lambda path: (len(path.name), path.name)):
+        if f'eval/{path.name}' in named:
+            continue
+        data = fields.read_object(path)
+        kind = fields.field(path, data, 'kind', str)
+        if kind not in readers:
+            raise RunError(f'{path}: kind is {kind!r}; {", ".join(readers)} are known.')
+        found[kind].append(readers[kind](path, data))
+        named |= {data[key] for key in ('truth', 'detections') if isinstance(data.get(key), str)}
+    return {kind: sorted(results, key=lambda result: result.source) for kind, results in found.items()}
 
 
 def read_metrics(path: str | os.PathLike) -> list[dict[str, float]]:
@@ -223,84 +235,30 @@ def flat(tree: Mapping[str, Any] | None, prefix: str = '') -> dict[str, str]:
     return result
 
 
-def _read_object(path: pathlib.Path) -> dict[str, Any]:
-    try:
-        data = json.loads(path.read_text(encoding='utf-8'))
-    except (ValueError, RecursionError) as error:
-        raise RunError(f'{path}: this is not valid JSON ({error}); write it again or delete it.') from error
-    if not isinstance(data, dict):
-        raise RunError(f'{path}: this is a JSON {type(data).__name__}, not an object.')
-    return data
-
-
-def _read_optional(path: pathlib.Path) -> dict[str, Any] | None:
-    return _read_object(path) if path.exists() else None
-
-
-def _field(path: pathlib.Path, data: Mapping[str, Any], key: str, kind: type) -> Any:
-    """data[key], checked to be of `kind` (a float may be written as an int; bool is no number)."""
-    if key not in data:
-        raise RunError(f'{path}: the key `{key}` is missing; evaluate the run again.')
-    value = data[key]
-    allowed = (int, float) if kind is float else kind
-    if not isinstance(value, allowed) or (isinstance(value, bool) and kind is not bool):
-        raise RunError(f'{path}: `{key}` is {value!r:.60}, which is no {kind.__name__}.')
-    return value
-
-
-def _score(path: pathlib.Path, key: str, value: Any) -> float | None:
-    """A number or None; a number that is not finite counts as unknown too."""
-    if value is None or (isinstance(value, (int, float)) and not isinstance(value, bool)):
-        return None if value is None or not math.isfinite(value) else float(value)
-    raise RunError(f'{path}: `{key}` holds {value!r:.60}, which is neither a number nor null.')
-
-
-def _scores(path: pathlib.Path, data: Mapping[str, Any], key: str, needed: tuple[str, ...] = ()) -> dict:
-    values = _field(path, data, key, dict)
-    missing = [name for name in needed if name not in values]
-    if missing:
-        raise RunError(f'{path}: `{key}` says nothing of {", ".join(missing[:3])}; evaluate the run again.')
-    return {name: _score(path, key, value) for name, value in values.items()}
-
-
-def _classes(path: pathlib.Path, data: Mapping[str, Any]) -> tuple[str, ...]:
-    classes = _field(path, data, 'classes', list)
-    if not classes or not all(isinstance(name, str) for name in classes) or len(set(classes)) < len(classes):
-        raise RunError(f'{path}: `classes` must be a list of different names, at least one.')
-    return tuple(classes)
-
-
-def _metrics(path: pathlib.Path, data: Mapping[str, Any], main: str) -> dict[str, float | None]:
-    metrics = _scores(path, data, 'metrics')
-    if main not in metrics:
-        raise RunError(f'{path}: `metrics` has no `{main}`; evaluate the run again.')
-    return metrics
-
-
 def _detection(path: pathlib.Path, data: Mapping[str, Any]) -> Detection:
-    classes = _classes(path, data)
+    classes = fields.classes(path, data)
     texts = ('source', 'task', 'counted_in', 'excluded', 'label_map', 'boxes', 'videos', 'detections')
     per_class = ('per_class', 'prevalence', 'train_count', 'prior_per_class')
-    limits = _list_of(path, data, 'group_limits', int)
+    limits = fields.list_of(path, data, 'group_limits', int)
     if len(limits) != 2:
         raise RunError(f'{path}: `group_limits` must be two numbers.')
-    parts = _field(path, data, 'parts', dict)
+    parts = fields.field(path, data, 'parts', dict)
     return Detection(
         classes=classes,
         groups=_groups(path, data, 'groups', classes),
         action_groups=_groups(path, data, 'action_groups', classes),
-        group_map=_scores(path, data, 'group_map'),
+        group_map=fields.scores(path, data, 'group_map'),
         group_limits=limits,
-        metrics=_metrics(path, data, Detection.MAIN),
-        parts={part: _scores(path, _part(path, values), 'per_class', classes) for part, values in parts.items()},
-        prior_map=_score(path, 'prior_map', data.get('prior_map')),
-        video_start=_field(path, data, 'video_start', float),
-        frame_rate=_field(path, data, 'frame_rate', float),
-        errors=_errors(path, _field(path, data, 'analysis', dict), classes),
-        ground_truth=_list_of(path, data, 'ground_truth', str),
-        **{key: _field(path, data, key, str) for key in texts},
-        **{key: _scores(path, data, key, classes) for key in per_class},
-        **{key: _field(path, data, key, int) for key in ('step', 'keyframes')},
+        metrics=fields.metrics(path, data, Detection.MAIN),
+        parts={part: fields.scores(path, _part(path, values), 'per_class', classes) for part, values in parts.items()},
+        prior_map=fields.score(path, 'prior_map', data.get('prior_map')),
+        video_start=fields.field(path, data, 'video_start', float),
+        frame_rate=fields.field(path, data, 'frame_rate', float),
+        errors=_errors(path, fields.field(path, data, 'analysis', dict), classes),
+        ground_truth=fields.list_of(path, data, 'ground_truth', str),
+        **{key: fields.field(path, data, key, str) for key in texts},
+        **{key: fields.scores(path, data, key, classes) for key in per_class},
+        **{key: fields.field(path, data, key, int) for key in ('step', 'keyframes')},
     )
 
 
@@ -311,70 +269,52 @@ def _part(path: pathlib.Path, values: Any) -> Mapping[str, Any]:
 
 
 def _errors(path: pathlib.Path, data: Mapping[str, Any], classes: tuple[str, ...]) -> Errors:
-    kinds, precision = _field(path, data, 'kinds', dict), _field(path, data, 'precision', dict)
+    kinds, precision = fields.field(path, data, 'kinds', dict), fields.field(path, data, 'precision', dict)
     if not all(name in kinds and name in precision for name in classes):
         raise RunError(f'{path}: `kinds` and `precision` must have every class; evaluate the run again.')
     return Errors(
-        people=_field(path, data, 'people', int),
-        missed=_score(path, 'missed', data.get('missed')),
-        bound=_score(path, 'bound', data.get('bound')),
-        missed_per_class=_scores(path, data, 'missed_per_class', classes),
-        bound_per_class=_scores(path, data, 'bound_per_class', classes),
-        confusion=_square(path, data, len(classes), (int, float)),
+        people=fields.field(path, data, 'people', int),
+        missed=fields.score(path, 'missed', data.get('missed')),
+        bound=fields.score(path, 'bound', data.get('bound')),
+        missed_per_class=fields.scores(path, data, 'missed_per_class', classes),
+        bound_per_class=fields.scores(path, data, 'bound_per_class', classes),
+        confusion=fields.square(path, data, len(classes), (int, float)),
         kinds={name: _counts(path, kinds, name) for name in classes},
-        precision={name: _list_of(path, precision, name, (int, float, type(None))) for name in classes},
+        precision={name: fields.list_of(path, precision, name, (int, float, type(None))) for name in classes},
     )
 
 
 def _counts(path: pathlib.Path, kinds: Mapping[str, Any], name: str) -> dict[str, int]:
-    numbers = _field(path, kinds, name, dict)
-    return {kind: _field(path, numbers, kind, int) for kind in KINDS}
+    numbers = fields.field(path, kinds, name, dict)
+    return {kind: fields.field(path, numbers, kind, int) for kind in KINDS}
 
 
 def _groups(path: pathlib.Path, data: Mapping[str, Any], key: str, classes: tuple[str, ...]) -> dict:
     groups = {}
-    for group, names in _field(path, data, key, dict).items():
+    for group, names in fields.field(path, data, key, dict).items():
         if not isinstance(names, list) or not set(names) <= set(classes):
             raise RunError(f'{path}: the group `{group}` must be a list of names that `classes` has.')
         groups[group] = tuple(names)
     return groups
 
 
-def _list_of(path: pathlib.Path, data: Mapping[str, Any], key: str, kind: Any) -> tuple:
-    values = _field(path, data, key, list)
-    if not values or not all(isinstance(value, kind) and not isinstance(value, bool) for value in values):
-        raise RunError(f'{path}: `{key}` is {values!r:.60}, which is not as an evaluation writes it.')
-    return tuple(values)
-
-
-def _square(path: pathlib.Path, data: Mapping[str, Any], size: int, kind: Any) -> tuple[tuple, ...]:
-    confusion = _field(path, data, 'confusion', list)
-    square = len(confusion) == size and all(
-        isinstance(row, list) and len(row) == size and all(isinstance(n, kind) and n >= 0 for n in row)
-        for row in confusion
-    )
-    if not square:
-        raise RunError(f'{path}: `confusion` must be {size} rows of {size} counts.')
-    return tuple(tuple(row) for row in confusion)
-
-
 def _classification(path: pathlib.Path, data: Mapping[str, Any]) -> Classification:
-    classes = _classes(path, data)
+    classes = fields.classes(path, data)
     return Classification(
-        source=_field(path, data, 'source', str),
-        step=_field(path, data, 'step', int),
-        metrics=_metrics(path, data, Classification.MAIN),
+        source=fields.field(path, data, 'source', str),
+        step=fields.field(path, data, 'step', int),
+        metrics=fields.metrics(path, data, Classification.MAIN),
         classes=classes,
-        per_class=_scores(path, data, 'per_class', classes),
-        chance=float(_field(path, data, 'chance', float)),
-        confusion=_square(path, data, len(classes), int),
+        per_class=fields.scores(path, data, 'per_class', classes),
+        chance=float(fields.field(path, data, 'chance', float)),
+        confusion=fields.square(path, data, len(classes), int),
     )
 
 
 def _union(path: pathlib.Path, data: Mapping[str, Any]) -> Union:
     return Union(
-        source=_field(path, data, 'source', str),
-        step=_field(path, data, 'step', int),
-        metrics=_metrics(path, data, Union.MAIN),
-        members=_list_of(path, data, 'members', str),
+        source=fields.field(path, data, 'source', str),
+        step=fields.field(path, data, 'step', int),
+        metrics=fields.metrics(path, data, Union.MAIN),
+        members=fields.list_of(path, data, 'members', str),
     )
