@@ -11,7 +11,8 @@ ROOT = pathlib.Path(__file__).parent.parent / 'vidloc'
 # What says of a file of weights what it is, without jax.
 SNIFFING = {
     'checkpoints.readers', 'checkpoints.key_maps', 'checkpoints.layouts', 'checkpoints.containers',
-    'checkpoints.overrides', 'checkpoints.preprocessing', 'models.sizes',
+    'checkpoints.overrides', 'checkpoints.preprocessing', 'checkpoints.sheet', 'checkpoints.actionformer',
+    'models.sizes',
 }  # fmt: skip
 # Room or module -> what it may import of ours. A module of its own line is not bound by its room's line.
 MAY = {
@@ -23,7 +24,7 @@ MAY = {
     'metrics': {'metrics', 'ops'},
     'data': {'data', 'annotations', 'ops'},
     'models': {'models', 'ops'},
-    'tasks': {'tasks', 'models', 'metrics', 'losses', 'ops'},
+    'tasks': {'tasks', 'models', 'metrics', 'losses', 'ops', 'annotations.video_scores', 'annotations.records'},
     'settings': set(),
     'checkpoints.store': set(),
     'checkpoints.frozen': {'checkpoints.store'},
@@ -33,6 +34,8 @@ MAY = {
     'checkpoints.containers': SNIFFING,
     'checkpoints.overrides': SNIFFING,
     'checkpoints.preprocessing': SNIFFING,
+    'checkpoints.sheet': SNIFFING,
+    'checkpoints.actionformer': SNIFFING,
     'checkpoints.families': SNIFFING,
     'checkpoints.key_table': set(),
     'checkpoints.description': SNIFFING
@@ -52,7 +55,12 @@ MAY = {
     'workdir': {'build', 'config', 'checkpoints', 'data'},
     'experiments': {
         'experiments', 'build', 'config', 'settings', 'workdir', 'transfer', 'trained', 'losses', 'ops', 'annotations',
-        'metrics', 'data', 'models', 'tasks', 'checkpoints', 'train', 'synthetic', 'report', 'run',
+        'metrics', 'data', 'models', 'tasks', 'checkpoints', 'train', 'synthetic', 'report', 'run', 'inference',
+    },
+    'recipes': {'config', 'train.trainable'},
+    'inference': {
+        'inference', 'build', 'config', 'settings', 'workdir', 'transfer', 'trained', 'ops', 'annotations', 'data',
+        'models', 'tasks', 'checkpoints', 'train',
     },
     'main': {'*'},
     'run': {'*'},

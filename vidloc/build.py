@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -16,23 +17,29 @@ from vidloc import config as config_lib
 from vidloc import settings
 from vidloc.annotations import ava, class_list, formats
 from vidloc.config import ConfigError, Part
-from vidloc.data import clips, keyframes, mixture, pipeline, sources
+from vidloc.data import clips, feature_windows, keyframes, mixture, pipeline, sources, windows
 from vidloc.models import (
+    actionformer,
     attention,
     attentive_pooler,
     classification_head,
+    clip_loop,
     internvideo2,
+    ladder,
     layers,
     localizer,
+    losa,
+    precomputed,
     preprocess,
     projector_head,
     roi_head,
+    tap,
     videomae,
     vivit,
     vivit_joint,
     vjepa2,
 )
-from vidloc.tasks import action_detection, base, classification
+from vidloc.tasks import action_detection, base, classification, temporal_localization
 from vidloc.train import layer_decay, loop, optimizer, trainable
 
 POLICY = ('dtype', 'remat', 'unroll', 'segments', 'kernel')
@@ -44,37 +51,63 @@ BACKBONES = {
     'videomae': Part(videomae.VideoMAE, POLICY),
     'vjepa2': Part(vjepa2.VJepa2, POLICY),
     'internvideo2': Part(internvideo2.InternVideo2, POLICY),
+    'features': Part(precomputed.Precomputed),
 }
+# Beside the backbone, which they leave as it is.
+BESIDE = ('width', 'depth', 'tokens', 'dtype', 'memory')
+SIDES = {'none': None, 'losa': Part(losa.LoSA, BESIDE), 'ladder': Part(ladder.Ladder, BESIDE)}
 HEADS = {
     'roi': Part(roi_head.RoiHead, ('classes', 'encoder')),
     'linear': Part(classification_head.ClassificationHead, ('classes',)),
     'attentive': Part(attentive_pooler.AttentiveHead, ('classes', *POLICY)),
     'projector': Part(projector_head.ProjectorHead, ('classes',)),
+    'actionformer': Part(actionformer.ActionFormer, ('classes', 'inputs', 'dtype')),
 }
 
 
 @dataclasses.dataclass(frozen=True)
+class View:
+    """One way to cut examples from a data set. folder: the field that names the folder of its videos or features."""
+
+    part: Part
+    source: Callable[..., sources.Source]
+    folder: str = 'videos'
+
+
+@dataclasses.dataclass(frozen=True)
 class TaskPart:
-    """A kind of task, with the view of the data it needs and the head it has unless a config says otherwise."""
+    """A kind of task, the head it has unless a config says otherwise, and its views, by name, the usual one first.
+
+    truth: what of a record its classes are the labels of.
+    """
 
     part: Part
     head: str
-    view: Part
-    source: Callable[..., sources.Source]
+    views: Mapping[str, View]
+    truth: tuple[str, ...]
 
 
 TASKS = {
     'action_detection': TaskPart(
         Part(action_detection.ActionDetection, ('classes', 'head_module')),
         'roi',
-        Part(keyframes.Keyframes),
-        keyframes.KeyframeSource,
+        {'keyframes': View(Part(keyframes.Keyframes), keyframes.KeyframeSource)},
+        ('boxes', 'labels'),
     ),
     'classification': TaskPart(
         Part(classification.Classification, ('classes', 'head_module')),
         'linear',
-        Part(clips.Clips),
-        clips.ClipSource,
+        {'clips': View(Part(clips.Clips), clips.ClipSource)},
+        ('boxes', 'labels'),
+    ),
+    'temporal_localization': TaskPart(
+        Part(temporal_localization.TemporalLocalization, ('classes', 'head_module')),
+        'actionformer',
+        {
+            'windows': View(Part(windows.Windows), windows.WindowSource),
+            'features': View(Part(feature_windows.FeatureWindows), feature_windows.FeatureSource, 'features'),
+        },
+        ('segments',),
     ),
 }
 FORMATS = {
@@ -99,6 +132,7 @@ TRAIN_ALL = (
 
 SECTIONS = {
     'preprocess': Part(preprocess.Preprocess),
+    'clips': Part(clip_loop.Clips),
     'mixture': Part(mixture.Mixture),
     'schedule': Part(settings.Rates),
     'train': Part(settings.Training),
@@ -116,6 +150,7 @@ def config(
     *,
     name: str,
     backbone: Mapping[str, Any],
+    side: Mapping[str, Any] | None = None,
     tasks: Mapping[str, Mapping[str, Any]],
     sources: Mapping[str, Mapping[str, Any]],
     eval_sources: Mapping[str, Mapping[str, Any]] | None = None,
@@ -128,9 +163,11 @@ def config(
 ) -> ml_collections.ConfigDict:
     """A config with every field of the chosen parts filled in. Raises ConfigError for what does not exist.
 
-    backbone: {'kind': key of BACKBONES, field: value}. tasks: {task: {'kind', 'classes' | 'class_list' |
+    backbone: {'kind': key of BACKBONES, field: value}. side: {'kind': key of SIDES, fields}, an adapter beside the
+    backbone, which must then be frozen by the table. tasks: {task: {'kind', 'classes' | 'class_list' |
     'num_classes', 'head': {'kind', ...}, fields}}. sources, eval_sources: {source: {'task', 'format', fields of the
-    format and of the task's view}}; an evaluated source has the name of the source it belongs to, if it has one.
+    format and of the task's view}}, and 'view' where the task has several; an evaluated source has the name of the
+    source it belongs to, if it has one.
     trainable: the freezing table (train/trainable.py). init_from: pretrained weights, or the workdir of an earlier
     run, to start from (transfer.py); '' starts from scratch. hint: said when data are missing: how to get them.
     sections: any of SECTIONS.
@@ -144,6 +181,7 @@ def config(
         'init_from': init_from,
         'hint': hint,
         'backbone': _chosen(BACKBONES, backbone, 'backbone'),
+        'side': _chosen(SIDES, side or {'kind': 'none'}, 'side'),
         'tasks': filled_tasks,
         'sources': {key: _source(given, filled_tasks, f'sources.{key}') for key, given in sources.items()},
         'eval_sources': {
@@ -175,12 +213,16 @@ def backbone_shapes(backbone: Mapping[str, Any]) -> dict[str, jax.ShapeDtypeStru
     """{canonical name: shape and dtype} of a backbone's parameters. Raises ConfigError and ValueError."""
     chosen = _chosen(BACKBONES, backbone, 'backbone')
     module = config_lib.make(BACKBONES[chosen['kind']], chosen)
-    # No parameter's shape depends on the video; one tubelet row of patches will do.
-    rows, columns = (2 * side for side in chosen['patch'])
-    frames = 2 * chosen['tubelet']
-    video, valid = jnp.zeros((1, frames, rows, columns, 3)), jnp.ones((1, frames), bool)
+    video, valid = _glance(chosen)
     run = jax.eval_shape(lambda key: module.init(key, video, valid, train=False), jax.random.key(0))['params']
     return traverse_util.flatten_dict({'backbone': layers.to_canonical(run)}, sep='/')
+
+
+def _glance(backbone: Mapping[str, Any]) -> tuple[jax.Array, jax.Array]:
+    """The least video for a backbone, and its valid frames: no parameter's shape depends on it."""
+    rows, columns = (2 * side for side in backbone['patch'])
+    frames = 2 * backbone['tubelet']
+    return jnp.zeros((1, frames, rows, columns, 3)), jnp.ones((1, frames), bool)
 
 
 def _chosen(parts: Mapping[str, Part], given: Mapping[str, Any], where: str) -> dict[str, Any]:
@@ -188,6 +230,10 @@ def _chosen(parts: Mapping[str, Part], given: Mapping[str, Any], where: str) -> 
         raise ConfigError(f'{where}: which kind? known: {", ".join(sorted(parts))}')
     part = config_lib.choose(parts, given['kind'], f'{where}.kind')
     rest = {key: value for key, value in given.items() if key != 'kind'}
+    if part is None:
+        if rest:
+            raise ConfigError(f'{where}: kind {given["kind"]!r} has no field {sorted(rest)[0]!r}')
+        return {'kind': given['kind']}
     return {'kind': given['kind']} | config_lib.fill(part, rest, where)
 
 
@@ -203,10 +249,20 @@ def _task(given: Mapping[str, Any], where: str) -> dict[str, Any]:
 def _source(given: Mapping[str, Any], tasks: Mapping[str, Any], where: str) -> dict[str, Any]:
     task = config_lib.choose(tasks, given.get('task', ''), f'{where}.task')
     form = config_lib.choose(FORMATS, given.get('format', ''), f'{where}.format')
-    view = TASKS[task['kind']].view
-    rest = {key: value for key, value in given.items() if key not in ('task', 'format')}
+    views = TASKS[task['kind']].views
+    rest = {key: value for key, value in given.items() if key not in ('task', 'format', 'view')}
     head = {'task': given['task'], 'format': given['format']}
-    return head | config_lib.fill(view, rest, where, extra=form.defaults())
+    usual, *others = views
+    if others or 'view' in given:
+        head['view'] = given.get('view', usual)
+    view = config_lib.choose(views, head.get('view', usual), f'{where}.view')
+    return head | config_lib.fill(view.part, rest, where, extra=form.defaults())
+
+
+def _view(config: ml_collections.ConfigDict, source: ml_collections.ConfigDict) -> View:
+    """The view of a source of the config."""
+    views = TASKS[config.tasks[source.task].kind].views
+    return views[source.view if 'view' in source else next(iter(views))]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -228,6 +284,16 @@ class Experiment:
     def init(self, key: jax.Array) -> Any:
         """All parameters, run form; pure, to be compiled."""
         return localizer.init(self.model, key, self.abstract_batches)
+
+    def kept(self, frozen: Any) -> Any:
+        """The frozen leaves as they stand on the device: matrices in precision.frozen. Arrays in, arrays out."""
+        dtype = config_lib.choose(DTYPES, self.config.precision.frozen, 'precision.frozen')
+        if dtype == jnp.float32:
+            return frozen
+        plain = re.compile(rf'(.*/)?{trainable.PLAIN}')
+        flat = traverse_util.flatten_dict(frozen, sep='/')
+        cast = {name: leaf if plain.fullmatch(name) else leaf.astype(dtype) for name, leaf in flat.items()}
+        return traverse_util.unflatten_dict(cast, sep='/')
 
     def apply(self, params: Any, batches: Mapping[str, base.Batch], *, train: bool, rngs: Mapping[str, Any]) -> Any:
         """{task: batch} -> {task: outputs}."""
@@ -257,14 +323,21 @@ def experiment(config: ml_collections.ConfigDict) -> Experiment:
     """Model, tasks and freezing from the config; opens no file but existing class lists. Raises ConfigError."""
     table = config_lib.plain(config.trainable)
     try:
-        # The freezing table decides which layers are stacked together, and its patterns are matched against the
-        # parameters of the model as it would be without any boundary.
+        # The freezing table, and the layers that an adapter taps, decide which layers are stacked together; the
+        # table's patterns are matched against the parameters of the model as it would be without its boundaries.
         tasks, model = _model(config, {})
+        tasks, model = _model(config, _tapped(model))
         batches = abstract_batches(config, tasks)
         segments = trainable.boundaries(table, _abstract_params(model, batches))
         tasks, model = _model(config, segments)
         params = _abstract_params(model, batches)
         partition = trainable.resolve(table, params)
+        model = model.clone(still=_still(partition))
+        if model.side is not None and not model.still:
+            raise ConfigError(
+                f'side={config.side.kind!r} leaves the backbone as it is; the table `trainable` must freeze it: '
+                "begin it with ('backbone/.*', None, False)"
+            )
     except (ValueError, TypeError) as error:
         raise ConfigError(f'config {config.name!r} cannot be built: {error}') from error
     return Experiment(config, model, tasks, batches, params, partition, segments)
@@ -274,16 +347,73 @@ def _abstract_params(model: localizer.Localizer, batches: Mapping[str, Any]) -> 
     return jax.eval_shape(lambda key: localizer.init(model, key, batches), jax.random.key(0))
 
 
+def _still(partition: trainable.Partition) -> bool:
+    """Whether nothing of the backbone trains."""
+    return not any(leaf.trainable for name, leaf in partition.leaves.items() if name.startswith('backbone/'))
+
+
+def _tapped(model: localizer.Localizer) -> dict[str, Any]:
+    """The segments that keep the layers that the side adapter taps apart from those it does not."""
+    if model.side is None:
+        return {}
+    segments, first = {}, 0
+    for name, count in model.backbone.stacks().items():
+        runs = tap.Tap(model.side.tapped(), lambda params, x: x, {}).runs(first, first + count - 1)
+        segments[f'backbone/{name}'] = tuple((low - first, high - first) for low, high, _ in runs)
+        first += count
+    return segments
+
+
 def _model(
     config: ml_collections.ConfigDict, segments: Mapping[str, Any]
 ) -> tuple[dict[str, base.Task], localizer.Localizer]:
     backbone_part = BACKBONES[config.backbone.kind]
     policy = _policy(config)
-    backbone = config_lib.make(backbone_part, config.backbone, **policy, segments=_own(segments, 'backbone/'))
-    tasks = {name: _make_task(name, values, backbone, policy, segments) for name, values in config.tasks.items()}
+    supplied = policy | {'segments': _own(segments, 'backbone/')}
+    backbone = config_lib.make(backbone_part, config.backbone, **{key: supplied[key] for key in backbone_part.supplied})
+    known = policy | {'inputs': _inputs(config, backbone)}
+    tasks = {name: _make_task(name, values, backbone, known, segments) for name, values in config.tasks.items()}
     heads = {name: task.head() for name, task in tasks.items()}
     prepare = config_lib.make(SECTIONS['preprocess'], config.preprocess)
-    return tasks, localizer.Localizer(backbone=backbone, heads=heads, preprocess=prepare)
+    loop = config_lib.make(SECTIONS['clips'], config.clips)
+    side = _side(config, backbone, loop, policy['dtype'])
+    return tasks, localizer.Localizer(backbone, heads, prepare, side, loop)
+
+
+def _inputs(config: ml_collections.ConfigDict, backbone: nn.Module) -> int:
+    """Channels of what the backbone gives."""
+    if config.backbone.kind == 'features':
+        return backbone.width
+    video, valid = _glance(config.backbone)
+    key = jax.random.key(0)
+    grid = jax.eval_shape(lambda: backbone.init_with_output(key, video, valid, train=False)[0].grid)
+    return grid.shape[-1]
+
+
+def _side(
+    config: ml_collections.ConfigDict, backbone: nn.Module, loop: clip_loop.Clips, dtype: Any
+) -> nn.Module | None:
+    chosen = config.side
+    if SIDES[chosen.kind] is None:
+        return None
+    if config.backbone.kind == 'features':
+        depth, tokens = backbone.layers, backbone.tokens
+        if chosen.spatial != 'pool':
+            raise ConfigError(
+                f"side.spatial is {chosen.spatial!r}, which works on whole maps; features hold each layer's mean over "
+                "space: set side.spatial='pool'"
+            )
+    elif loop.frames % backbone.tubelet or not loop.frames:
+        raise ConfigError(
+            f'side={chosen.kind!r} needs clips.frames, a multiple of the tubelet ({backbone.tubelet}); '
+            f'it is {loop.frames}'
+        )
+    else:
+        depth, tokens = sum(backbone.stacks().values()), loop.frames // backbone.tubelet
+    if depth < 2:
+        raise ConfigError(f'side={chosen.kind!r} needs a backbone of several layers; backbone.layers is {depth}')
+    known = {'width': backbone.width, 'depth': depth, 'tokens': tokens, 'dtype': dtype, 'memory': loop.memory}
+    return config_lib.make(SIDES[chosen.kind], chosen, **known)
 
 
 def _policy(config: ml_collections.ConfigDict) -> dict[str, Any]:
@@ -292,7 +422,7 @@ def _policy(config: ml_collections.ConfigDict) -> dict[str, Any]:
     dtype = config_lib.choose(DTYPES, precision.compute, 'precision.compute')
     kernel = precision.attention
     if kernel == 'auto':
-        takes = attention.fused(config.backbone.width, config.backbone.heads, dtype)
+        takes = 'heads' in config.backbone and attention.fused(config.backbone.width, config.backbone.heads, dtype)
         kernel = 'cudnn' if takes and jax.default_backend() == 'gpu' else 'xla'
     return {'dtype': dtype, 'remat': precision.remat, 'unroll': precision.unroll, 'kernel': kernel}
 
@@ -317,8 +447,10 @@ def _make_task(
             f"tasks.{name}.head.temporal='encoder' needs a backbone with a temporal encoder of its own, such as "
             f"vivit; {type(backbone).__name__} has none: use 'mean' or 'max'"
         )
+    # Proposals tell something from nothing, whatever it is.
+    agnostic = 'proposals' in values and values.proposals
     known = policy | {
-        'classes': len(classes),
+        'classes': 1 if agnostic else len(classes),
         'segments': _own(segments, f'heads_{name}/'),
         # The same instance as the Localizer's, so that the parameters are shared.
         'encoder': backbone if inside else None,
@@ -348,39 +480,20 @@ def abstract_batches(
     """{task: batch} with the shapes of the first source that feeds the task. Raises ConfigError if none does."""
     batches = {}
     for name, task in tasks.items():
-        views = [view for view in config.sources.values() if view.task == name]
-        if not views:
+        feeding = [source for source in config.sources.values() if source.task == name]
+        if not feeding:
             raise ConfigError(f'tasks.{name}: no source has task={name!r}; its head would never be trained')
-        batches[name] = abstract_batch(views[0], len(task.classes), views[0].batch_size or config.train.batch_size)
+        size = feeding[0].batch_size or config.train.batch_size
+        batches[name] = abstract_batch(config, feeding[0], len(task.classes), size)
     return batches
 
 
-def abstract_batch(view: ml_collections.ConfigDict, classes: int, size: int) -> dict[str, jax.ShapeDtypeStruct]:
+def abstract_batch(
+    config: ml_collections.ConfigDict, source: ml_collections.ConfigDict, classes: int, size: int
+) -> dict[str, jax.ShapeDtypeStruct]:
     """The shapes of a source's batch, as data.batching.collate makes it."""
-
-    def of(shape: tuple[int, ...], dtype: Any) -> jax.ShapeDtypeStruct:
-        return jax.ShapeDtypeStruct((size, *shape), dtype)
-
-    batch = {
-        'video': of((view.frames, *view.size, 3), jnp.uint8),
-        'frame_valid': of((view.frames,), jnp.bool_),
-        'seed': of((), jnp.uint32),
-        'example_id': of((), jnp.int32),
-        'example_valid': of((), jnp.bool_),
-        'replaced': of((), jnp.bool_),
-        'broken_id': of((), jnp.int32),
-        'labels': of((classes,), jnp.float32),
-    }
-    if 'max_boxes' in view:
-        boxes = view.max_boxes
-        batch |= {
-            'boxes': of((boxes, 4), jnp.float32),
-            'source_boxes': of((boxes, 4), jnp.float32),
-            'box_mask': of((boxes,), jnp.bool_),
-            'box_scores': of((boxes,), jnp.float32),
-            'labels': of((boxes, classes), jnp.float32),
-        }
-    return batch
+    view = config_lib.make(_view(config, source).part, source)
+    return {name: jax.ShapeDtypeStruct(shape, kind) for name, (shape, kind) in view.layout(classes).batch(size).items()}
 
 
 def open_sources(
@@ -394,32 +507,34 @@ def open_sources(
 
     Raises sources.DataError (one text for all that is missing) or records.AnnotationError.
     """
-    views = config.sources if train else config.eval_sources
-    views = {name: view for name, view in views.items() if only is None or name in only}
-    missing = [line for name, view in views.items() for line in _missing(name, view, train)]
+    asked = config.sources if train else config.eval_sources
+    asked = {name: source for name, source in asked.items() if only is None or name in only}
+    missing = [
+        line for name, source in asked.items() for line in _missing(name, source, _view(config, source).folder, train)
+    ]
     if missing:
         raise sources.DataError('\n'.join(['data are missing:', *missing, *([config.hint] if config.hint else [])]))
     opened = {}
-    for name, view in views.items():
-        task = config.tasks[view.task]
-        classes = tasks[view.task].classes
+    for name, source in asked.items():
+        task = config.tasks[source.task]
+        classes = tasks[source.task].classes
         if task.class_list and not os.path.isfile(task.class_list):
-            raise sources.DataError(f'tasks.{view.task}.class_list: no file {task.class_list!r}. {config.hint}')
-        records = config_lib.make(FORMATS[view.format], view).read()
-        _check_labels(name, records, classes)
-        kind = TASKS[task.kind]
-        if not train and kind.source is keyframes.KeyframeSource:
-            _check_action_list(name, view, classes)
-        opened[name] = kind.source(name, config_lib.make(kind.view, view), records, classes, train=train)
+            raise sources.DataError(f'tasks.{source.task}.class_list: no file {task.class_list!r}. {config.hint}')
+        records = config_lib.make(FORMATS[source.format], source).read()
+        _check_labels(name, records, classes, TASKS[task.kind].truth)
+        view = _view(config, source)
+        if not train and view.source is keyframes.KeyframeSource:
+            _check_action_list(name, source, classes)
+        opened[name] = view.source(name, config_lib.make(view.part, source), records, classes, train=train)
     return opened
 
 
 def has_boxes(config: ml_collections.ConfigDict, task: str) -> bool:
     """Whether the sources of a task are keyframes with boxes."""
-    return TASKS[config.tasks[task].kind].source is keyframes.KeyframeSource
+    return any(view.source is keyframes.KeyframeSource for view in TASKS[config.tasks[task].kind].views.values())
 
 
-def _missing(name: str, view: ml_collections.ConfigDict, train: bool) -> list[str]:
+def _missing(name: str, view: ml_collections.ConfigDict, folder: str, train: bool) -> list[str]:
     group = 'sources' if train else 'eval_sources'
     lines = []
     form = config_lib.make(FORMATS[view.format], view)
@@ -428,8 +543,8 @@ def _missing(name: str, view: ml_collections.ConfigDict, train: bool) -> list[st
         if not paths or not all(paths):
             lines.append(f'{where}: not set')
         lines += [f'{where}: nothing at {path!r}' for path in paths if path and not os.path.exists(path)]
-    if not os.path.isdir(view.videos):
-        lines.append(f'  {group}.{name}.videos: no folder {view.videos!r}')
+    if not os.path.isdir(view[folder]):
+        lines.append(f'  {group}.{name}.{folder}: no folder {view[folder]!r}')
     return lines
 
 
@@ -445,10 +560,11 @@ def _check_action_list(name: str, view: ml_collections.ConfigDict, classes: Sequ
         )
 
 
-def _check_labels(name: str, records: Sequence[Any], classes: Sequence[str]) -> None:
+def _check_labels(name: str, records: Sequence[Any], classes: Sequence[str], truth: Sequence[str]) -> None:
     known = set(classes)
     for record in records:
-        found = [label for person in record.boxes for label in person.labels] + [item.label for item in record.labels]
+        found = [label for person in record.boxes for label in person.labels] if 'boxes' in truth else []
+        found += [item.label for group in ('labels', 'segments') if group in truth for item in getattr(record, group)]
         for label in found:
             if label not in known:
                 raise sources.DataError(

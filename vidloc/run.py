@@ -125,6 +125,7 @@ def train(config: ml_collections.ConfigDict, workdir: str | pathlib.Path) -> dic
                 experiment.tasks,
                 optimizer,
                 accumulate=config.train.accumulate,
+                log_gradient_norm=config.log.gradient_norm,
                 shardings=(sharding.parameter_shardings(mesh, begin.state), sharding.replicated(mesh)),
             ),
             batches=batches,
@@ -174,8 +175,15 @@ def describe(config: ml_collections.ConfigDict) -> tuple[dict[str, Any], str]:
     experiment = build.experiment(config)
     optimizer = experiment.optimizer(1, 0)
     trained, frozen = experiment.partition.split(experiment.abstract_params)
+    frozen = jax.eval_shape(experiment.kept, frozen)
     state = jax.eval_shape(lambda params: state_lib.create(params, optimizer, experiment.tasks, seed=0), trained)
-    train_step = step.make_train_step(experiment.apply, experiment.tasks, optimizer, accumulate=config.train.accumulate)
+    train_step = step.make_train_step(
+        experiment.apply,
+        experiment.tasks,
+        optimizer,
+        accumulate=config.train.accumulate,
+        log_gradient_norm=config.log.gradient_norm,
+    )
     counts, memory_bytes = {}, {}
     for task, batch in experiment.abstract_batches.items():
         counts[task] = flops.count(train_step, state, frozen, {task: batch})
@@ -236,7 +244,7 @@ def start(
 
     if read_only or store_lib.Store(folder, policy).steps():
         stored, mark = frozen_lib.read_frozen(frozen_file) if frozen_shapes else ({}, None)
-        frozen = sharding.place(mesh, in_run_form(stored, frozen_shapes))
+        frozen = sharding.place(mesh, experiment.kept(in_run_form(stored, frozen_shapes)))
         store = store_lib.Store(folder, policy, fingerprint=mark, read_only=read_only)
         shapes = jax.eval_shape(
             lambda params: state_lib.create(params, optimizer, experiment.tasks, seed=config.seed), trained_shapes
@@ -267,6 +275,7 @@ def start(
     mark = frozen_lib.fingerprint(canonical)
     if jax.process_index() == 0:
         frozen_lib.write_frozen(frozen_file, canonical)
+    frozen = jax.jit(experiment.kept)(frozen)
     return Start(state, frozen, store_lib.Store(folder, policy, fingerprint=mark), 0)
 
 

@@ -33,6 +33,7 @@ class Rates:
     warmup_steps: int = 0
     kind: str = 'cosine'
     end: float = 0.0
+    warmup_from_zero: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,12 +70,15 @@ class MeshShape:
 class Precision:
     """How the same function is computed.
 
-    compute: 'float32' or 'bfloat16' for activations; parameters are float32. remat: 'none', 'full' or 'dots', unroll:
-    see models.layers.Stack. attention: 'auto' takes NVIDIA's fused kernel on GPUs where it fits (16-bit floats, see
-    models.attention.fused), else 'xla'; 'xla' and 'cudnn' insist.
+    compute: 'float32' or 'bfloat16' for activations; parameters that train are float32. frozen: what matrices that do
+    not train are kept in on the device, either of these ('bfloat16' is half the memory; W/frozen.safetensors keeps them
+    as they were loaded). remat: 'none', 'full' or 'dots', unroll: see models.layers.Stack. attention: 'auto' takes
+    NVIDIA's fused kernel on GPUs where it fits (16-bit floats, see models.attention.fused), else 'xla'; 'xla' and
+    'cudnn' insist.
     """
 
     compute: str = 'float32'
+    frozen: str = 'float32'
     remat: str = 'none'
     unroll: int = 1
     attention: str = 'auto'

@@ -30,13 +30,15 @@ class Rhythm:
 
     log: averaged training figures. evaluate: all evaluation sources. save: a checkpoint (one is also written before
     every evaluation, whose figures are added to it). broken_share: the run stops when surely more than this share of
-    the examples is unreadable.
+    the examples is unreadable. gradient_norm: whether it is logged; without clipping (train.clip_norm=0)
+    that keeps all gradients in memory at once.
     """
 
     log: int = 50
     evaluate: int = 0
     save: int = 1000
     broken_share: float = 0.2
+    gradient_norm: bool = True
 
 
 class Diverged(RuntimeError):
@@ -184,9 +186,10 @@ class Fit:
                 self.store.wait()
                 self.progress.close()
                 examples = ', '.join(self.name_example(number, int(i)) for i in ids)
+                norm = f', gradient norm {float(values["gradient_norm"]):g}' if 'gradient_norm' in values else ''
                 raise Diverged(
                     f'the loss or its gradient is not finite at step {step} (source {name}, task {task}, loss '
-                    f'{float(values["loss"]):g}, gradient norm {float(values["gradient_norm"]):g}); '
+                    f'{float(values["loss"]):g}{norm}); '
                     f'examples: {examples}. '
                     'The parameters were not changed by this step and the last checkpoint is intact. Start again in a '
                     'new --workdir with a lower '
@@ -195,7 +198,8 @@ class Fit:
             self._judge_broken(int(values['replaced']), len(ids) * jax.process_count())
             averages = self._averages
             for key in ('loss', 'gradient_norm', 'rate'):
-                averages.add(f'train/{key}', float(values[key]), 1.0)
+                if key in values:
+                    averages.add(f'train/{key}', float(values[key]), 1.0)
             for logged, parts in values['logs'].items():
                 for key, (total, weight) in parts.items():
                     averages.add(f'train/{logged}/{key}', float(total), float(weight))

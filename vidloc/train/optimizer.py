@@ -27,6 +27,9 @@ class Schedule:
     Over the first `warmup` steps the rate climbs linearly, reaching `rate` at the last of them; from there to
     step `total` it follows `kind` down to `end` (half a cosine, or a line), or stays. Linear warm-up and
     cosine decay are the schedule of Arnab et al. 2022, section 4.1.
+
+    warmup_from_zero: the climb starts at 0, and reaches `rate` at the last step of the warm-up, as it does otherwise;
+    so the first update changes nothing (happyharrycn/actionformer_release, libs/utils/lr_schedulers.py).
     """
 
     rate: float
@@ -34,6 +37,7 @@ class Schedule:
     warmup: int = 0
     kind: str = 'cosine'
     end: float = 0.0
+    warmup_from_zero: bool = False
 
     def __post_init__(self) -> None:
         if self.kind not in _KINDS:
@@ -46,7 +50,10 @@ class Schedule:
         step = jnp.asarray(step, jnp.float32)
         done = jnp.clip((step - self.warmup) / max(self.total - self.warmup, 1), 0.0, 1.0)
         left = {'cosine': 0.5 * (1.0 + jnp.cos(jnp.pi * done)), 'linear': 1.0 - done, 'constant': 1.0}[self.kind]
-        climb = jnp.minimum((step + 1.0) / max(self.warmup, 1), 1.0)
+        if self.warmup_from_zero and self.warmup:
+            climb = jnp.minimum(step / max(self.warmup - 1, 1), 1.0)
+        else:
+            climb = jnp.minimum((step + 1.0) / max(self.warmup, 1), 1.0)
         return jnp.asarray(climb * (self.end + (self.rate - self.end) * left), jnp.float32)
 
 

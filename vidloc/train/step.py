@@ -28,6 +28,7 @@ def make_train_step(
     *,
     accumulate: int = 1,
     log_parameter_norm: bool = False,
+    log_gradient_norm: bool = True,
     shardings: tuple[Any, Any] | None = None,
 ) -> TrainStep:
     """train_step(state, frozen, batches) -> (state, metrics), compiled; the old state is donated.
@@ -42,6 +43,8 @@ def make_train_step(
     asked for. If the loss or the gradient's norm is not finite, finite is False and the state comes back as it
     was, its step included.
 
+    log_gradient_norm: without it and without clipping nothing needs all gradients at once, which may save their size;
+    gradient_norm is then not among the metrics, and `finite` speaks of the loss alone.
     accumulate: micro-batches a step, M; must divide every batch size (ValueError while tracing).
     shardings: (those of the state, that of the metrics), from train.sharding; None leaves them to XLA.
     """
@@ -80,20 +83,26 @@ def make_train_step(
         else:
             (loss, logs), gradients = _summed(micro, moving, accumulate)
 
-        norm = optimizer_lib.global_norm(gradients)
+        measured = log_gradient_norm or optimizer.clip is not None
+        norm = optimizer_lib.global_norm(gradients) if measured else jnp.zeros((), jnp.float32)
         if optimizer.update_idle_heads:
             gradients = {**gradients, **jax.tree.map(jnp.zeros_like, idle)}
-        params, opt, ema = optimizer.update(gradients, state.opt, state.params, state.ema, state.step, norm)
         finite = jnp.isfinite(loss) & jnp.isfinite(norm)
-        new = state.replace(step=state.step + 1, params=params, opt=opt, ema=ema, tasks=task_states)
-        new = jax.tree.map(lambda after, before: jnp.where(finite, after, before), new, state)
+
+        def updated(state: state_lib.TrainState, gradients: Any) -> state_lib.TrainState:
+            params, opt, ema = optimizer.update(gradients, state.opt, state.params, state.ema, state.step, norm)
+            return state.replace(step=state.step + 1, params=params, opt=opt, ema=ema, tasks=task_states)
+
+        # A choice between two states would keep both in memory; this one changes the state where it lies.
+        new = jax.lax.cond(finite, updated, lambda state, gradients: state, state, gradients)
         metrics = {
             'loss': loss,
             'finite': finite,
             'rate': optimizer.schedule(state.step),
-            'gradient_norm': norm,
             'logs': logs,
         }
+        if log_gradient_norm:
+            metrics['gradient_norm'] = norm
         if log_parameter_norm:
             metrics['parameter_norm'] = optimizer_lib.global_norm({root: new.params[root] for root in active})
         return new, metrics

@@ -17,8 +17,8 @@ from flax import traverse_util
 
 from vidloc.models import layers
 
-# Leaves without weight decay, by the last part of their name: biases, norms, scales, positions and learned tokens.
-PLAIN = r'(bias|scale|gamma[12]|cls|position|query|(image|video)_modality)'
+# Leaves without weight decay, by the last part of their name: biases, norms, scales, gates, positions, learned tokens.
+PLAIN = r'(bias|scale|gamma[12]?|cls|position|query|(\w+_)?gate|(image|video)_modality)'
 _STACKED = re.compile(r'(.*)/blocks_(\d+)_\d+/(.*)')
 
 
