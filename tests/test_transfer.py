@@ -1,6 +1,8 @@
 """Pretraining, then a run that starts from its backbone, through the program and by its parts."""
 
 import json
+import pathlib
+import shutil
 
 import jax
 import ml_collections
@@ -156,3 +158,70 @@ def test_a_run_starts_from_an_image_model(tiny_run, tmp_path, inflate):
     np.testing.assert_allclose(places[::3, ::5], source[::3, ::3], atol=1e-6)
     assert not [name for name in found if 'temporal' in name]
     assert 'backbone/temporal' in table and 'pre_logits' in table and 'backbone/spatial/position' in table
+
+
+# A head alone, for a backbone that has run already.
+
+HEADS = pathlib.Path(__file__).parent / 'reference' / 'actionformer' / 'thumos_small_win5_state_dict.npz'
+SMALL = {
+    'width': 64, 'levels': 4, 'windows': (5,), 'ranges': ((0, 4), (4, 8), (8, 16), (16, 10000)), 'layer_scale': 0.0,
+}  # fmt: skip
+
+
+@pytest.fixture
+def over_features(tmp_path):
+    """(names of the classes, what differs in the head, weights) -> (settled config, its experiment)"""
+
+    def make(names='abcde', head=(), which='find', weights=HEADS):
+        (tmp_path / 'classes.txt').write_text('\n'.join(names) + '\n')
+        recipe = build.config(
+            name='head',
+            backbone={'kind': 'features', 'width': 32},
+            tasks={
+                'find': {
+                    'kind': 'temporal_localization',
+                    'class_list': str(tmp_path / 'classes.txt'),
+                    'num_classes': len(names),
+                    'head': SMALL | dict(head),
+                }
+            },
+            sources={
+                'clips': {
+                    'task': 'find',
+                    'view': 'features',
+                    'format': 'activitynet',
+                    'features': 'gone',
+                    'annotations': ('gone',),
+                    'length': 96,
+                    'width': 32,
+                }
+            },
+            optimizer={'kind': 'adamw'},
+            train={'steps': 2},
+            init_from=str(weights),
+            weights={'head': which},
+        )
+        return settling.settle(recipe, tmp_path / 'run')[0]
+
+    return make
+
+
+def test_a_head_over_features_starts_from_a_public_one(over_features):
+    found, said = transfer.begin(build.experiment(over_features()))
+    assert len(found) == 156 and '156 used' in said and 'does not name its 5 classes' in said
+    arrays = np.load(HEADS)
+    np.testing.assert_array_equal(found['heads_find/classify/output/bias'], arrays['cls_head.cls_head.conv.bias'])
+    assert found['heads_find/regress/scale'].tolist() == [arrays[f'reg_head.scale.{i}.scale'] for i in range(4)]
+    found, said = transfer.begin(build.experiment(over_features('abc')))
+    assert len(found) == 154 and 'the output of find is new: the file knows 5 classes, the task 3' in said
+
+
+def test_a_head_that_means_something_else_is_refused(over_features, tmp_path):
+    with pytest.raises(config.ConfigError, match=r'head\.windows is \(3,\), the file has \(5,\)'):
+        transfer.begin(build.experiment(over_features(head={'windows': (3,)})))
+    with pytest.raises(config.ConfigError, match=r'has no parameters .*--config\.weights\.head=find'):
+        transfer.begin(build.experiment(over_features(which='')))
+    # Where nothing beside the file tells, the config is believed.
+    alone = shutil.copy(HEADS, tmp_path / 'alone.npz')
+    found, said = transfer.begin(build.experiment(over_features(head={'windows': (3,)}, weights=alone)))
+    assert len(found) == 156 and 'windows (3,), as given' in said

@@ -78,12 +78,12 @@ def _known(config: ml_collections.ConfigDict) -> tuple[dict[str, Any], tuple[str
             known[name] = known.get(name) or preprocess.MIDDLE
         return known, (f'the run in {place}', '')
     _, found = transfer.recognise(config)
-    prepare = found.preprocessing
-    known = dict(zip(COLOURS, (prepare.mean, prepare.std), strict=True))
+    prepare = found.preprocessing  # None: of a head over features
+    known = {} if prepare is None else dict(zip(COLOURS, (prepare.mean, prepare.std), strict=True))
     known |= _prefixed('backbone', found.backbone)
     if config.weights.head:
         known |= _prefixed(f'tasks.{config.weights.head}.head', found.head)
-    return known, ('the weights', prepare.source)
+    return known, ('the weights', prepare.source if prepare else '')
 
 
 def _whose(name: str, source: tuple[str, str]) -> str:

@@ -16,13 +16,14 @@ from flax import traverse_util
 
 from vidloc import build, trained
 from vidloc import config as config_lib
-from vidloc.checkpoints import families, importer
+from vidloc.checkpoints import actionformer, families, importer
 from vidloc.checkpoints.readers import weights as weights_lib
 from vidloc.config import ConfigError
 from vidloc.models import layers
 
 ROOT = 'backbone/'
-OUTPUT = 'head/output/'
+OUTPUTS = ('head/output/', 'head/classify/output/')  # what is of the classes, in each kind of head
+UNTOLD = ('heads', 'windows', 'ranges', 'positions', 'max_length')  # of a model, by its weights
 SHOWN = 5
 
 
@@ -45,8 +46,16 @@ def recognise(config: ml_collections.ConfigDict) -> tuple[weights_lib.Weights, f
     try:
         return importer.read(config.init_from, which=which)
     except families.FamilyError:
-        # Weights do not tell the number of heads; where nothing beside them does either, the config is believed.
-        return importer.read(config.init_from, which=which, overrides={'heads': config.backbone.heads})
+        # Where nothing beside the weights tells what they do not, the config is believed.
+        return importer.read(config.init_from, which=which, overrides=_believed(config))
+
+
+def _believed(config: ml_collections.ConfigDict) -> dict[str, Any]:
+    """What the config says of what weights do not tell: the head that starts from the file, before it the backbone."""
+    task = config.weights.head
+    parts = [config_lib.choose(config.tasks, task, 'weights.head').head] if task else []
+    values = [{name: part[name] for name in UNTOLD if name in part} for part in (*parts, config.backbone)]
+    return {name: config_lib.plain(value) for part in values for name, value in part.items()}
 
 
 def begin(experiment: build.Experiment) -> tuple[dict[str, np.ndarray], str]:
@@ -67,8 +76,16 @@ def begin(experiment: build.Experiment) -> tuple[dict[str, np.ndarray], str]:
 def _from_weights(experiment: build.Experiment) -> tuple[dict[str, np.ndarray], str]:
     config = experiment.config
     weights, found = recognise(config)
-    importer.check_kind(weights, found, config_lib.plain(config.backbone), config.weights.allow)
-    roots = {'backbone': 'backbone'}  # of the model: of the file
+    parameters = traverse_util.flatten_dict(experiment.abstract_params, sep='/')
+    roots = {}  # of the model: of the file
+    if any(name.startswith(ROOT) for name in parameters):
+        importer.check_kind(weights, found, config_lib.plain(config.backbone), config.weights.allow)
+        roots['backbone'] = 'backbone'
+    elif not config.weights.head:
+        raise ConfigError(
+            f'init_from: the backbone of kind {config.backbone.kind!r} has no parameters to start from a file; name '
+            f'the task whose head does, --config.weights.head={next(iter(config.tasks))}'
+        )
     allow, said = config.weights.allow, [f'weights: {config.init_from}']
     if config.weights.head:
         task = config_lib.choose(config.tasks, config.weights.head, 'weights.head')
@@ -82,21 +99,21 @@ def _from_weights(experiment: build.Experiment) -> tuple[dict[str, np.ndarray], 
         else:
             if found.backbone is None or found.backbone['width'] == config.backbone.width:
                 # A file of another size is said to be that by the plan; its head would be beside the point.
-                _check_head(config.weights.head, task.head, found.head, allow)
+                said += _check_head(config.weights.head, task.head, found, allow)
             roots[f'heads_{config.weights.head}'] = 'head'
     shapes = {
         name.replace(root, roots[root], 1): leaf
-        for name, leaf in traverse_util.flatten_dict(experiment.abstract_params, sep='/').items()
+        for name, leaf in parameters.items()
         if (root := name.split('/')[0]) in roots
     }
     why = _other_classes(experiment, found) if 'head' in roots.values() else ''
     if why:
         said.append(why)
-        shapes = {name: leaf for name, leaf in shapes.items() if not name.startswith(OUTPUT)}
+        shapes = {name: leaf for name, leaf in shapes.items() if not name.startswith(OUTPUTS)}
         mine = [
             full
             for source, full in found.names.items()
-            if any(rule.canonical.startswith(OUTPUT) for rule in found.layout.leaves(source))
+            if any(rule.canonical.startswith(OUTPUTS) for rule in found.layout.leaves(source))
         ]
         allow = '|'.join([*([f'(?:{allow})'] if allow else []), *map(re.escape, mine)])
     canonical = {
@@ -125,20 +142,29 @@ def _from_weights(experiment: build.Experiment) -> tuple[dict[str, np.ndarray], 
     if 'head' in roots.values() and not why:
         order, note = _order(experiment, found)
         said.append(note)
-        for name in filled.keys() & {OUTPUT + 'kernel', OUTPUT + 'bias'}:
+        for name in [name for name in filled if name.startswith(OUTPUTS)]:
             filled[name] = filled[name][..., order]
     return {_rooted(name, back): value for name, value in filled.items()}, '\n'.join(said)
 
 
-def _check_head(name: str, given: ml_collections.ConfigDict, expected: Mapping[str, Any], allow: str) -> None:
-    """Raises ConfigError where the head of a task means something else by the same parameters."""
-    for field, value in expected.items():
+def _check_head(name: str, given: ml_collections.ConfigDict, found: families.Found, allow: str) -> list[str]:
+    """What to say about a head of which the weights do not tell all.
+
+    Raises ConfigError where the head of a task means something else by the same parameters.
+    """
+    said = []
+    for field, value in found.head.items():
         place = f'tasks.{name}.head.{field}'
-        if field in given and given[field] != value and not (allow and re.fullmatch(allow, place)):
+        ours = config_lib.plain(given[field]) if field in given else value
+        if ours == value or field in actionformer.free(found.head) or (allow and re.fullmatch(allow, place)):
+            continue
+        if field not in found.guessed:
             raise ConfigError(
-                f'{place} is {given[field]!r}, the file has {value!r}: set --config.{place}={value}, or let it pass '
+                f'{place} is {ours!r}, the file has {value!r}: set --config.{place}={value}, or let it pass '
                 'with weights.allow'
             )
+        said.append(f'{place} is {ours!r}, as the config says; nothing in or beside the file tells it')
+    return said
 
 
 def _rooted(name: str, roots: Mapping[str, str]) -> str:

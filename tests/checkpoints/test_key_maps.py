@@ -7,7 +7,7 @@ import pytest
 
 from vidloc.checkpoints import key_maps
 from vidloc.checkpoints.key_maps import FormError, Rule
-from vidloc.checkpoints.layouts import LAYOUTS, internvideo2, vivit, vjepa2
+from vidloc.checkpoints.layouts import LAYOUTS, actionformer, internvideo2, vivit, vjepa2
 
 D, HEADS, HIDDEN = 12, 3, 20
 SPLIT = (HEADS, D // HEADS)
@@ -17,8 +17,15 @@ def numbers(*shape):
     return np.random.default_rng(math.prod(shape)).standard_normal(shape).astype(np.float32)
 
 
-def leaf_shape(canonical):
-    """The shape that a leaf of this name has in a model of the widths above."""
+# Of layouts whose names alone do not tell.
+BY_FORM = {'conv': (3, D, HIDDEN), 'pointwise': (D, HIDDEN), 'channels': (D,), 'same': (D,)}
+
+
+def leaf_shape(rule, layout):
+    """The shape that the leaf of a rule has in a model of the widths above."""
+    canonical = rule.canonical
+    if layout.family == 'actionformer':
+        return BY_FORM[rule.form]
     *_, module, name = canonical.split('/')
     if module in ('query', 'key', 'value') and 'ln_' not in module:
         return (D, *SPLIT) if name == 'kernel' else SPLIT
@@ -82,6 +89,25 @@ def test_positions_of_space_and_time_are_added_for_each_token():
         key_maps.invert(rule, [whole])
 
 
+@pytest.mark.parametrize('length', [1, 3])
+def test_a_convolution_along_time_computes_the_same(length):
+    filters, x = numbers(D + 1, D, length), numbers(length, D)
+    form, shape = ('conv', (length, D, D + 1)) if length > 1 else ('pointwise', (D, D + 1))
+    kernel = key_maps.apply(Rule('conv/kernel', 'conv.weight', form), filters, shape)
+    want = np.einsum('oct,tc->o', filters, x)
+    np.testing.assert_allclose(np.tensordot(x, kernel.reshape(length, D, D + 1), 2), want, rtol=1e-4, atol=1e-5)
+
+
+def test_numbers_of_levels_become_one_leaf():
+    (rule,) = actionformer.of_levels(3).bind('head/regress/scale')
+    assert rule.sources == tuple(f'reg_head.scale.{level}.scale' for level in range(3))
+    scales = [np.float32(level) for level in range(3)]
+    np.testing.assert_array_equal(key_maps.apply(rule, scales[0], (3,), *scales[1:]), [0, 1, 2])
+    assert actionformer.of_levels(3).leaves('reg_head.scale.2.scale') == (rule,)
+    with pytest.raises(FormError, match='is the list of'):
+        key_maps.invert(rule, [numbers(3)])
+
+
 def test_a_stacked_source_has_the_layers_first():
     rule = Rule('block_{i}/fc1/kernel', 'block/Dense_0/kernel', stacked=True)
     layers = numbers(3, D, HIDDEN)
@@ -107,13 +133,19 @@ def test_every_rule_of_every_layout_goes_there_and_back(layout):
         rules.sort(key=lambda rule: (rule.layer if rule.stacked else 0, rule.part))
         count = 2 if rules[0].stacked else rules[0].part[1]
         assert len(rules) == count, f'{source} is read by {[rule.canonical for rule in rules]}'
-        leaves = [numbers(*leaf_shape(rule.canonical)) + k for k, rule in enumerate(rules)]
+        leaves = [numbers(*leaf_shape(rule, layout)) + k for k, rule in enumerate(rules)]
         array = key_maps.invert(rules[0], leaves)
         assert array.flags.c_contiguous
         for rule, leaf in zip(rules, leaves, strict=True):
             np.testing.assert_array_equal(key_maps.apply(rule, array, leaf.shape), leaf)
         back = {rule.canonical for rule in layout.leaves(source)}
         assert back == {rule.canonical for rule in rules} or rules[0].stacked
+
+
+def test_layers_are_written_with_two_digits_behind_block_alone():
+    (rule,) = actionformer.LAYOUT.leaves('backbone.stem.1.attn.rel_pe')
+    assert rule.canonical == 'head/stem_1/attn/position'
+    assert actionformer.LAYOUT.bind('head/stem_1/attn/position') == (rule,)
 
 
 def test_names_of_layers_are_plain_numbers():
@@ -145,6 +177,12 @@ def test_what_is_ignored_has_a_reason():
         (Rule('a', 'b', 'linear'), (12,), (12,)),
         (Rule('a', 'b', 'conv'), (8, 3, 4), (3, 4, 8)),
         (Rule('a', 'b', 'conv'), (8, 3, 4, 4), (1, 4, 4, 3, 8)),
+        (Rule('a', 'b', 'conv'), (8, 3), (3, 8)),
+        (Rule('a', 'b', 'pointwise'), (8, 3, 2), (3, 8)),
+        (Rule('a', 'b', 'pointwise'), (8, 3), (3, 8)),
+        (Rule('a', 'b', 'channels'), (8,), (8,)),
+        (Rule('a', 'b', 'channels'), (1, 8, 2), (8,)),
+        (Rule('a', 'b', 'levels', beside=('c',)), (1,), (2,)),
         (Rule('a', 'b', 'flat', (0, 3)), (8,), (8,)),
         (Rule('a', 'b', stacked=True), (2, 3), (3,)),
         (Rule('a', 'b', stacked=True, layer=0), (), ()),

@@ -55,7 +55,8 @@ class _Candidate:
         """Lower ones are preferred; of several of the lowest the user has to choose."""
         parts = set(re.split(r'[/.]', self.prefix))
         head_alone = not any(rule.canonical.startswith('backbone/') for rule in self.layout.rules)
-        return 10 * head_alone + (0 if parts & PREFERRED else 2 if parts & COPIES else 1)
+        preferred = PREFERRED.union(self.layout.preferred)
+        return 10 * head_alone + (0 if parts & preferred else 2 if parts & COPIES else 1)
 
     def wrong(self, weights: 'Weights') -> list[str]:
         """What speaks against this layout."""

@@ -75,8 +75,12 @@ def config_lines(
         lines.append(f'backbone={_without_defaults(backbone, native.BACKBONES)},')
         lines.append(f'init_from={os.fspath(path)!r},')
     if head is not None:
-        given = _without_defaults({name: value for name, value in head.items() if name != 'classes'}, native.HEADS)
-        lines.append(f'# a task with its head: head={given}, {head["classes"]} classes')
+        over = '' if 'inputs' not in head else f', over features of width {head["inputs"]}'
+        values = {name: value for name, value in head.items() if name not in ('classes', 'inputs')}
+        given = _without_defaults(values, native.HEADS)
+        if over:
+            lines.append(f"init_from={os.fspath(path)!r}, weights={{'head': TASK}},")
+        lines.append(f'# a task with its head: head={given}, {head["classes"]} classes{over}')
     return '\n'.join(lines)
 
 

@@ -92,7 +92,7 @@ def write(
             'backbone': found.backbone,
             'head': found.head,
             'labels': found.labels,
-            'preprocessing': dataclasses.asdict(found.preprocessing),
+            'preprocessing': found.preprocessing and dataclasses.asdict(found.preprocessing),
             'notes': found.notes,
             'source': {'name': pathlib.Path(source).name, 'sha256': _digests(pathlib.Path(source))},
             'table': dict(counts),
@@ -134,7 +134,7 @@ def read(
             raise ReadError(path, f'{name} has the shape {entries[name].shape}, it was written with {shape}', _AGAIN)
         reading = functools.partial(_read, path, name, entries[name], mark)
         checked[name] = dataclasses.replace(entries[name], read=reading)
-    preprocessing = {name: _plain(value) for name, value in about['preprocessing'].items()}
+    preprocessing = _plain(about['preprocessing'])
     layout = Canonical(about['layout'], about['family'], (), (), initialised=tuple(about['initialised']))
     found = families.Found(
         family=about['family'],
@@ -144,7 +144,7 @@ def read(
         backbone=_plain(about['backbone']),
         head=_plain(about['head']),
         labels=None if about['labels'] is None else tuple(about['labels']),
-        preprocessing=families.Preprocessing(**preprocessing),
+        preprocessing=preprocessing and families.Preprocessing(**preprocessing),
         notes=(f'imported from {about["source"]["name"]}', *about['notes']),
     )
     return Weights(str(path), 'orbax', checked, {}), found
@@ -158,7 +158,8 @@ def describe(path: str | os.PathLike[str]) -> dict[str, Any]:
         if about['format'] > FORMAT:
             raise ReadError(path, f'it is of format {about["format"]}, newer than this vidloc ({FORMAT})', _AGAIN)
         fields = {field.name for field in dataclasses.fields(families.Preprocessing)}
-        whole = about['preprocessing'].keys() == fields and isinstance(about['source']['name'], str)
+        prepared = about['preprocessing']
+        whole = (prepared is None or prepared.keys() == fields) and isinstance(about['source']['name'], str)
         whole = whole and all(len(item) == 2 for item in about['parameters'].values())
         missing = {'family', 'layout', 'notes', 'table', 'initialised', 'fingerprint', *_MAY_BE_NONE} - about.keys()
         if missing or not whole:

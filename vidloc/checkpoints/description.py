@@ -53,7 +53,7 @@ def text(about: Mapping[str, Any]) -> str:
         counts = ', '.join(f'{part} {count:,}' for part, count in about['parameters'].items())
         lines.append(f'parameters    {counts}')
         lines += [f'left out      {count:,} values: {why}' for why, count in about['left_out'].items()]
-        lines.append(f'preprocessing {_preprocessing(about["preprocessing"])}')
+        lines += [f'preprocessing {_preprocessing(about["preprocessing"])}'] if about['preprocessing'] else []
         labels = about['labels'] or ()
         more = ', ...' if len(labels) > LABELS else ''
         lines.append(
@@ -101,7 +101,7 @@ def _model(weights: Weights, found: families.Found) -> dict[str, Any]:
         'head': found.head,
         'parameters': counts,
         'left_out': left_out,
-        'preprocessing': dataclasses.asdict(found.preprocessing),
+        'preprocessing': found.preprocessing and dataclasses.asdict(found.preprocessing),
         'labels': found.labels,
         'notes': list(found.notes),
     }

@@ -6,11 +6,12 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from vidloc.checkpoints import containers, key_maps, preprocessing
+from vidloc.checkpoints import actionformer, containers, key_maps, preprocessing
 from vidloc.checkpoints import overrides as overrides_lib
 from vidloc.checkpoints.containers import FamilyError
 from vidloc.checkpoints.layouts import vjepa2
 from vidloc.checkpoints.preprocessing import Preprocessing
+from vidloc.checkpoints.sheet import Sheet
 from vidloc.models import sizes
 
 if TYPE_CHECKING:
@@ -18,15 +19,6 @@ if TYPE_CHECKING:
 
 __all__ = ['FamilyError', 'Found', 'Preprocessing', 'recognise']
 
-# What config.json of Hugging Face calls the families.
-MODEL_TYPES = {'vjepa2': 'vjepa2', 'videomae': 'videomae', 'vivit_joint': 'vivit'}
-# What vidloc computes where config.json could ask for something else: GELU as it is (with erf) or its tanh form.
-EXACT, TANH = ('gelu', 'gelu_python'), ('gelu_fast', 'gelu_new', 'gelu_pytorch_tanh', 'gelu_accurate')
-COMPUTED = {
-    'vjepa2': {'hidden_act': EXACT, 'qkv_bias': (True,)},
-    'videomae': {'hidden_act': EXACT, 'qkv_bias': (True,)},
-    'vivit_joint': {'hidden_act': TANH, 'qkv_bias': (True,), 'layer_norm_eps': (1e-6,)},
-}
 STACKS = {'vivit': 'backbone/spatial', 'image_vit': 'backbone/encoder'}
 # fc_norm and the probes were made with torch's own epsilon, whatever the blocks have.
 TORCH_EPS = 1e-5
@@ -36,16 +28,18 @@ TORCH_EPS = 1e-5
 class Found:
     """What `recognise` read.
 
-    family: 'vjepa2', 'videomae', 'vivit', 'vivit_joint', 'internvideo2' or 'image_vit'.
+    family: 'vjepa2', 'videomae', 'vivit', 'vivit_joint', 'internvideo2', 'image_vit' or 'actionformer'.
     prefix: what was taken off the backbone's names (container and wrappers, such as 'target_encoder/module.backbone.').
     names: {name in the layout: name of the entry in the file}, of the chosen container; entries that are no value here
       belong to other containers of the file (other copies of the weights, optimiser state).
-    backbone: {'kind': ..., every size of its module}; None in a file of a head alone (an official probe). 'image_vit'
-      is no module: its parameters, canonical under `backbone/encoder`, start those of 'vivit' and 'vivit_joint'; the
-      sizes are those of a module over one frame, and `cls` says whether the positions have a place for a CLS token.
-    head: {'kind': 'linear' | 'attentive' | 'projector', its fields, 'classes': n}; None in a file without.
-    labels: the names of the classes; None if the file has none or placeholders.
+    backbone: {'kind': ..., every size of its module}; None in a file of a head alone. 'image_vit' is no module: its
+      parameters, canonical under `backbone/encoder`, start those of 'vivit' and 'vivit_joint'; the sizes are those of a
+      module over one frame, and `cls` says whether the positions have a place for a CLS token.
+    head: {'kind': 'linear' | 'attentive' | 'projector' | 'actionformer', its fields, 'classes': n}; None in a file
+      without. labels: the names of the classes; None if the file has none or placeholders.
+    preprocessing: None in a file of a head over features, which sees no pixels.
     notes: choices that were made for the user, one sentence each.
+    guessed: fields of the head that nothing in or beside the file tells, taken from a published recipe.
     """
 
     family: str
@@ -55,8 +49,9 @@ class Found:
     backbone: dict[str, Any] | None
     head: dict[str, Any] | None
     labels: tuple[str, ...] | None
-    preprocessing: Preprocessing
+    preprocessing: Preprocessing | None
     notes: tuple[str, ...] = ()
+    guessed: tuple[str, ...] = ()
 
 
 def recognise(weights: 'Weights', *, which: str = '', overrides: Mapping[str, Any] | None = None) -> Found:
@@ -65,12 +60,28 @@ def recognise(weights: 'Weights', *, which: str = '', overrides: Mapping[str, An
     which: the container to read when the file has several ('encoder' instead of 'target_encoder', 'classifiers/3').
     overrides: what the weights and the files beside them do not tell, or tell wrong: any of overrides.NAMES, as in
       {'heads': 16, 'grid': (16, 14, 14)}; a grid is (t, h, w) tokens, a size (height, width) pixels.
-    Raises FamilyError: what was looked for, and what is missing. Layers of which nothing is there are an error here;
-    single arrays that are missing or have other shapes are left to the import, which lists all of them.
+    Raises FamilyError: what was looked for, and what is missing; ReadError for settings beside the file that cannot be
+    read. Layers of which nothing is there are an error here; single arrays that are missing or have other shapes are
+    left to the import, which lists all of them.
     """
     overrides = overrides_lib.checked(overrides or {})
     place = containers.find(weights, which=which)
-    sheet = _Sheet(weights, place, overrides)
+    if place.layout.family == actionformer.FAMILY:
+        place = actionformer.of_its_levels(place, weights.path)
+        read = actionformer.head_of(Sheet(weights, place, overrides))
+        return Found(
+            actionformer.FAMILY,
+            place.layout,
+            place.prefix,
+            place.names,
+            backbone=None,
+            head=read.head,
+            labels=None,
+            preprocessing=None,
+            notes=read.notes,
+            guessed=read.guessed,
+        )
+    sheet = Sheet(weights, place, overrides)
     notes = list(sheet.notes)
     if place.others:
         notes.append(f'the file has further models, behind {", ".join(map(repr, place.others[:8]))}')
@@ -91,109 +102,7 @@ def recognise(weights: 'Weights', *, which: str = '', overrides: Mapping[str, An
     )
 
 
-class _Sheet:
-    """The shapes of a file under their canonical names, and the configuration beside it if that belongs to the file."""
-
-    def __init__(self, weights: 'Weights', place: containers.Place, overrides: dict[str, Any]) -> None:
-        self.weights, self.place, self.overrides = weights, place, overrides
-        self.layout, self.path = place.layout, weights.path
-        self.family = place.layout.family
-        self.notes: list[str] = []
-        self.beside = self._read_beside()
-
-    def _read_beside(self) -> Mapping[str, Any] | None:
-        beside = self.weights.config
-        expected = MODEL_TYPES.get(self.family)
-        if beside is not None and beside.get('model_type', expected) != expected:
-            self.notes.append(
-                f'config.json beside the weights is of {beside["model_type"]!r} and not of {self.layout.name}; '
-                f'nothing of it is used'
-            )
-            return None
-        for key, known in COMPUTED.get(self.family, {}).items():
-            if beside is not None and key in beside and beside[key] not in known:
-                raise FamilyError(
-                    f'{self.path}: config.json says {key}: {beside[key]!r}; vidloc has {self.family} with '
-                    f'{" or ".join(map(repr, known))} only, and would compute other numbers than this model'
-                )
-        return beside
-
-    def has(self, canonical: str) -> bool:
-        return self._rule(canonical) is not None
-
-    def _rule(self, canonical: str) -> key_maps.Rule | None:
-        for rule in self.layout.bind(canonical):
-            if all(source in self.place.names for source in rule.sources):
-                return rule
-        return None
-
-    def somewhere(self, template: str, layers: int) -> str:
-        """The leaf of the first layer that has it; of the first layer if none has."""
-        leaves = [template.format(i=f'{i:02d}') for i in range(layers)]
-        return next(filter(self.has, leaves), template.format(i='00'))
-
-    def shape(self, canonical: str, axes: int) -> tuple[int, ...]:
-        """The natural shape of a leaf that must be there and have so many axes."""
-        rule = self._rule(canonical)
-        if rule is None:
-            names = ' or '.join(' with '.join(each.sources) for each in self.layout.bind(canonical))
-            raise FamilyError(f'{self.path}: {names or canonical} is missing ({self.layout.name})')
-        shapes = [self.weights.entries[self.place.names[source]].shape for source in rule.sources]
-        try:
-            shape = key_maps.natural_shape(rule, *shapes)
-        except key_maps.FormError as error:
-            raise FamilyError(f'{self.path}: {error}') from error
-        if len(shape) != axes or not math.prod(shape):
-            raise FamilyError(f'{self.path}: {rule.source} has the shape {shapes[0]} ({self.layout.name})')
-        return shape
-
-    def layers(self, stack: str) -> int:
-        """The number of layers of a stack. Raises FamilyError if of one of them nothing is there."""
-        found: set[int] = set()
-        for source, full in self.place.names.items():
-            for rule in self.layout.leaves(source):
-                if rule.canonical.startswith(f'{stack}/block_'):
-                    shape = self.weights.entries[full].shape
-                    found |= set(range(min(shape[0], 1000) if shape else 0)) if rule.stacked else {rule.layer}
-        if missing := [i for i in range(len(found)) if i not in found]:
-            raise FamilyError(
-                f'{self.path}: there are {len(found)} layers up to number {max(found)}, but nothing of layer '
-                f'{", ".join(map(str, missing[:8]))} ({self.layout.name}); the file is damaged or incomplete'
-            )
-        if self.beside is not None and stack == 'backbone/encoder':
-            self.expect('num_hidden_layers', len(found), 'layers')
-        return len(found)
-
-    def expect(self, key: str, value: int, what: str) -> None:
-        """Raises FamilyError if config.json says something else than the weights."""
-        said = self.beside.get(key) if self.beside is not None else None
-        if said is not None and said != value:
-            raise FamilyError(
-                f'{self.path}: the weights have {value} {what}, config.json beside them says {key}: {said!r}; '
-                f'they do not belong together, or the file is incomplete'
-            )
-
-    def heads(self, width: int, layers: int | None) -> int:
-        """The number of heads, which divides the width: from overrides, config.json or the published sizes."""
-        heads = self.overrides.get('heads')
-        if heads is None and self.beside is not None:
-            heads = self.beside.get('num_attention_heads')
-        if heads is None:
-            heads = sizes.heads_of(self.family, width, layers) if self.family in sizes.SIZES else None
-        if heads is None:
-            depth = '' if layers is None else f' and {layers} layers'
-            raise FamilyError(
-                f'{self.path}: the number of attention heads is not in the weights, no config.json beside them says '
-                f'it, and no published model of {self.layout.name} has width {width}{depth}. Give it: '
-                f'{overrides_lib.example("heads", 12)}'
-            )
-        heads = preprocessing.whole(heads, 'the number of heads', self.path)
-        if width % heads:
-            raise FamilyError(f'{self.path}: width {width} cannot be split into {heads} heads')
-        return heads
-
-
-def _backbone(sheet: _Sheet) -> tuple[dict[str, Any], list[str]]:
+def _backbone(sheet: Sheet) -> tuple[dict[str, Any], list[str]]:
     filters = sheet.layout.filter_axes
     *tubelet, rows, columns, colours, width = sheet.shape('backbone/embedding/kernel', filters)
     if colours != 3:
@@ -226,7 +135,7 @@ def _backbone(sheet: _Sheet) -> tuple[dict[str, Any], list[str]]:
     return fields | more, notes
 
 
-def _vjepa2(sheet: _Sheet, fields: dict[str, Any], layers: int) -> tuple[dict[str, Any], list[str]]:
+def _vjepa2(sheet: Sheet, fields: dict[str, Any], layers: int) -> tuple[dict[str, Any], list[str]]:
     notes = []
     if 'pos_embed' in sheet.place.names:
         notes.append(
@@ -242,7 +151,7 @@ def _vjepa2(sheet: _Sheet, fields: dict[str, Any], layers: int) -> tuple[dict[st
     return {'layers': layers, 'eps': _eps(sheet, 1e-6), **flags}, notes
 
 
-def _videomae(sheet: _Sheet, fields: dict[str, Any], layers: int) -> tuple[dict[str, Any], list[str]]:
+def _videomae(sheet: Sheet, fields: dict[str, Any], layers: int) -> tuple[dict[str, Any], list[str]]:
     hub = bool(sheet.layout.base)
     more = {'layers': layers, 'eps': _eps(sheet, 1e-12 if hub else 1e-6)}
     more['final_norm'] = sheet.has('backbone/norm/scale')
@@ -268,7 +177,7 @@ def _videomae(sheet: _Sheet, fields: dict[str, Any], layers: int) -> tuple[dict[
     return more, notes
 
 
-def _vivit(sheet: _Sheet, fields: dict[str, Any], layers: int) -> tuple[dict[str, Any], list[str]]:
+def _vivit(sheet: Sheet, fields: dict[str, Any], layers: int) -> tuple[dict[str, Any], list[str]]:
     cls = sheet.has('backbone/spatial/cls')
     _, places, _ = sheet.shape('backbone/spatial/position', 3)
     _, times, _ = sheet.shape('backbone/temporal/position', 3)
@@ -278,7 +187,7 @@ def _vivit(sheet: _Sheet, fields: dict[str, Any], layers: int) -> tuple[dict[str
     return more, notes
 
 
-def _joint(sheet: _Sheet, fields: dict[str, Any], layers: int) -> tuple[dict[str, Any], list[str]]:
+def _joint(sheet: Sheet, fields: dict[str, Any], layers: int) -> tuple[dict[str, Any], list[str]]:
     _, tokens, _ = sheet.shape('backbone/encoder/position', 3)
     rows, columns = fields['patch']
     times = None
@@ -293,7 +202,7 @@ def _joint(sheet: _Sheet, fields: dict[str, Any], layers: int) -> tuple[dict[str
     return {'layers': layers, 'grid': grid}, notes
 
 
-def _image(sheet: _Sheet, fields: dict[str, Any], layers: int) -> tuple[dict[str, Any], list[str]]:
+def _image(sheet: Sheet, fields: dict[str, Any], layers: int) -> tuple[dict[str, Any], list[str]]:
     _, tokens, _ = sheet.shape('backbone/encoder/position', 3)
     notes = []
     # big_vision adds the positions before it puts the CLS token in front.
@@ -304,7 +213,7 @@ def _image(sheet: _Sheet, fields: dict[str, Any], layers: int) -> tuple[dict[str
     return {'layers': layers, 'grid': grid, 'cls': cls}, notes + more
 
 
-def _grid(sheet: _Sheet, tokens: int, times: int | None) -> tuple[tuple[int, int, int], list[str]]:
+def _grid(sheet: Sheet, tokens: int, times: int | None) -> tuple[tuple[int, int, int], list[str]]:
     """(t, h, w) of so many tokens: from overrides, else `times` squares."""
     if 'grid' in sheet.overrides:
         grid = _checked_grid(sheet, sheet.overrides['grid'])
@@ -322,14 +231,14 @@ def _grid(sheet: _Sheet, tokens: int, times: int | None) -> tuple[tuple[int, int
     return (times, side, side), []
 
 
-def _checked_grid(sheet: _Sheet, grid: Any) -> tuple[int, int, int]:
+def _checked_grid(sheet: Sheet, grid: Any) -> tuple[int, int, int]:
     grid = tuple(grid) if isinstance(grid, list | tuple) else ()
     if len(grid) != 3 or not all(isinstance(side, int) and side > 0 for side in grid):
         raise FamilyError(f'{sheet.path}: a grid is (times, rows, columns) of tokens, each at least 1, not {grid}')
     return grid
 
 
-def _eps(sheet: _Sheet, default: float) -> float:
+def _eps(sheet: Sheet, default: float) -> float:
     eps = sheet.beside.get('layer_norm_eps') if sheet.beside is not None else None
     if eps is None:
         return default
@@ -338,7 +247,7 @@ def _eps(sheet: _Sheet, default: float) -> float:
     return float(eps)
 
 
-def _head(sheet: _Sheet, backbone: dict[str, Any] | None) -> tuple[dict[str, Any] | None, list[str]]:
+def _head(sheet: Sheet, backbone: dict[str, Any] | None) -> tuple[dict[str, Any] | None, list[str]]:
     if not sheet.has('head/output/kernel') and not sheet.has('head/output/bias'):
         return None, []
     _, classes = sheet.shape('head/output/kernel', 2)
@@ -364,7 +273,7 @@ def _head(sheet: _Sheet, backbone: dict[str, Any] | None) -> tuple[dict[str, Any
     return {'kind': 'linear', 'classes': classes}, []
 
 
-def _preprocessing(sheet: _Sheet, backbone: dict[str, Any] | None) -> tuple[Preprocessing, tuple[str, ...]]:
+def _preprocessing(sheet: Sheet, backbone: dict[str, Any] | None) -> tuple[Preprocessing, tuple[str, ...]]:
     base = preprocessing.FAMILIES[sheet.family]
     if backbone is not None and 'grid' in backbone:
         times, rows, columns = backbone['grid']
@@ -379,7 +288,7 @@ def _preprocessing(sheet: _Sheet, backbone: dict[str, Any] | None) -> tuple[Prep
     return preprocessing.overridden(prepared, chosen), notes
 
 
-def _labels(sheet: _Sheet, head: dict[str, Any] | None) -> tuple[tuple[str, ...] | None, list[str]]:
+def _labels(sheet: Sheet, head: dict[str, Any] | None) -> tuple[tuple[str, ...] | None, list[str]]:
     given = sheet.beside.get('id2label') if sheet.beside is not None else None
     if head is None or not isinstance(given, Mapping) or not given:
         return None, []

@@ -11,29 +11,19 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import flax.linen as nn
-import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 
 from vidloc.checkpoints import converted, description, families, fitting, inflation, key_table, leaves, native
+from vidloc.checkpoints.imported import Imported, ImportFailed
 from vidloc.checkpoints.key_table import Row
 from vidloc.checkpoints.leaves import Leaf, Shape
 from vidloc.checkpoints.readers import opening
 from vidloc.checkpoints.readers.weights import Weights
 from vidloc.models import layers
-from vidloc.models.features import Features
 
+__all__ = ['IMAGE', 'ImportFailed', 'Imported', 'Plan', 'check_kind', 'fill', 'load', 'own_shapes', 'plan', 'read']
 IMAGE = 'image_vit'
-
-
-class ImportFailed(ValueError):
-    """The weights are not exactly those of the model; the text lists all the differences. rows: of the table."""
-
-    def __init__(self, text: str, rows: Sequence[Row] = ()) -> None:
-        super().__init__(text)
-        self.rows = tuple(rows)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -257,65 +247,6 @@ def fill(
         if name in places:
             places[name][...] = make()
     return out
-
-
-@dataclasses.dataclass(frozen=True)
-class Imported:
-    """Weights in a model of their own sizes.
-
-    backbone, head: modules; None where the file has none. params: {'backbone': ..., 'head': ...} in run form, NumPy.
-    found: what was recognised (family, sizes, labels, preprocessing). rows, table: what became of every array.
-    """
-
-    found: families.Found
-    backbone: nn.Module | None
-    head: nn.Module | None
-    params: dict[str, Any]
-    rows: tuple[Row, ...]
-    table: str
-
-    @property
-    def family(self) -> str:
-        return self.found.family
-
-    @property
-    def labels(self) -> tuple[str, ...] | None:
-        return self.found.labels
-
-    @property
-    def preprocessing(self) -> families.Preprocessing:
-        return self.found.preprocessing
-
-    def features(self, video: Any) -> Features:
-        """video: normalised float [B, T, H, W, 3]. Raises ImportFailed if the file has no backbone."""
-        if self.backbone is None:
-            raise ImportFailed('these weights are a head without a backbone')
-        return self._features(self._placed['backbone'], jnp.asarray(video, jnp.float32))
-
-    def logits(self, video: Any) -> jax.Array:
-        """video: normalised float [B, T, H, W, 3] -> [B, classes]. Raises ImportFailed without backbone or head."""
-        if self.backbone is None or self.head is None:
-            raise ImportFailed('these weights have no ' + ('backbone' if self.backbone is None else 'classifier'))
-        return self._logits(self._placed, jnp.asarray(video, jnp.float32))
-
-    @functools.cached_property
-    def _placed(self) -> Any:
-        """The parameters where they are computed with; on CPUs that is where they are."""
-        return self.params if jax.default_backend() == 'cpu' else jax.device_put(self.params)
-
-    @functools.cached_property
-    def _features(self) -> Callable[[Any, jax.Array], Features]:
-        return jax.jit(self._encode)
-
-    @functools.cached_property
-    def _logits(self) -> Callable[[Any, jax.Array], jax.Array]:
-        def run(params: Any, video: jax.Array) -> jax.Array:
-            return self.head.apply({'params': params['head']}, self._encode(params['backbone'], video), {}, train=False)
-
-        return jax.jit(run)
-
-    def _encode(self, params: Any, video: jax.Array) -> Features:
-        return self.backbone.apply({'params': params}, video, jnp.ones(video.shape[:2], bool), train=False)
 
 
 def load(

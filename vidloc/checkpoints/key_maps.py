@@ -19,12 +19,15 @@ class FormError(ValueError):
 
 @dataclasses.dataclass(frozen=True)
 class Rule:
-    """canonical <-> source; `{i}` stands for a layer in both (two digits in the canonical name).
+    """canonical <-> source; `{i}` stands for a layer in both (in the canonical name two digits behind `block_`).
 
     form: 'same': the same axes.
       'flat': [n] <-> a leaf with the same values in several axes (biases by head).
       'linear': a torch matrix [out, in] <-> a kernel [*in, *out] with `inputs` axes of inputs.
-      'conv': a torch filter [D, C, (t), h, w] <-> a kernel [(t), h, w, C, D].
+      'conv': a torch filter [D, C, (t), h, w] or [D, C, t] <-> a kernel [(t), h, w, C, D] or [t, C, D].
+      'pointwise': a torch filter of length one [out, in, 1] <-> a kernel [in, out].
+      'channels': one value for each channel of a sequence, [1, D, 1] <-> [D].
+      'levels': a number for each level, each an array of its own (), `source` and then `beside` <-> [levels].
       'positions': positions of space [1, s, D], and in `beside` of time [1, t, D] and of the CLS token [1, 1, D] -> the
       leaf [1, 1 + t s, D]: the CLS token first, then the sum of both for each token.
     part: (k, n): the leaf is the k-th of n equal pieces of the source, along its first axis.
@@ -51,7 +54,7 @@ class Rule:
 def natural_shape(rule: Rule, *shapes: Sequence[int]) -> tuple[int, ...]:
     """The shape of the leaf before axes are split into heads, from those of `rule.sources` in the file.
 
-    'linear': [in, out]; 'flat': [n]; the others: the shape itself. Raises FormError if they do not suit the form.
+    'linear': [in, out]; 'flat': [n]; most others: the shape itself. Raises FormError if they do not suit the form.
     """
     if len(shapes) != len(rule.sources):
         raise FormError(f'{rule.canonical} is made of {", ".join(rule.sources)}; {len(shapes)} of them are given')
@@ -72,8 +75,14 @@ def natural_shape(rule: Rule, *shapes: Sequence[int]) -> tuple[int, ...]:
         return shape
     if rule.form == 'linear' and len(shape) == 2:
         return shape[::-1]
-    if rule.form == 'conv' and len(shape) in (4, 5):
+    if rule.form == 'conv' and len(shape) in (3, 4, 5):
         return (*shape[2:], shape[1], shape[0])
+    if rule.form == 'pointwise' and len(shape) == 3 and shape[2] == 1:
+        return (shape[1], shape[0])
+    if rule.form == 'channels' and len(shape) == 3 and shape[::2] == (1, 1):
+        return (shape[1],)
+    if rule.form == 'levels' and all(tuple(each) == () for each in shapes):
+        return (len(shapes),)
     if rule.form == 'positions':
         times, token = (tuple(other) for other in shapes[1:])
         same = {axes[::2] for axes in (shape, times, token) if len(axes) == 3}
@@ -109,6 +118,10 @@ def apply(rule: Rule, array: np.ndarray, shape: Sequence[int], *beside: np.ndarr
         array = array.T  # [out, in] -> [in, out]
     if rule.form == 'conv':
         array = np.moveaxis(array, (1, 0), (-2, -1))  # [D, C, (t), h, w] -> [(t), h, w, C, D]
+    if rule.form == 'pointwise':
+        array = array[:, :, 0].T  # [out, in, 1] -> [in, out]
+    if rule.form == 'levels':
+        array = np.stack([array, *beside])  # () of each level -> [levels]
     if rule.form == 'positions':
         times, token = beside
         grid = times[:, :, None] + array[:, None]  # [1, t, s, D]
@@ -120,13 +133,14 @@ def invert(rule: Rule, parts: Sequence[np.ndarray]) -> np.ndarray:
     """Leaves -> the array that a file holds as `rule.source`, in C order and of their dtype.
 
     parts: the leaves of all the rules with this source: by layer if it is stacked, by `part` if there are several.
-    Raises FormError for a wrong number of leaves, and for 'positions', of which only the sum is known.
+    Raises FormError for a wrong number of leaves, and for 'positions' and 'levels', which are of several arrays.
     """
     expected = 'one for each layer' if rule.stacked else rule.part[1]
     if not parts or (not rule.stacked and len(parts) != expected):
         raise FormError(f'{rule.source} is made of {expected} leaves, {len(parts)} are given')
-    if rule.form == 'positions':
-        raise FormError(f'{rule.source} cannot be told from {rule.canonical}, which is the sum of {rule.sources}')
+    if rule.beside:
+        how = 'the sum' if rule.form == 'positions' else 'the list'
+        raise FormError(f'{rule.source} cannot be told from {rule.canonical}, which is {how} of {rule.sources}')
     arrays = [_inverted(rule, part) for part in parts]
     whole = np.stack(arrays) if rule.stacked else arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
     return np.ascontiguousarray(whole)
@@ -139,6 +153,10 @@ def _inverted(rule: Rule, part: np.ndarray) -> np.ndarray:
         return part.reshape(math.prod(part.shape[: rule.inputs]), -1).T  # [in, out] -> [out, in]
     if rule.form == 'conv':
         return np.moveaxis(part, (-1, -2), (0, 1))  # [(t), h, w, C, D] -> [D, C, (t), h, w]
+    if rule.form == 'pointwise':
+        return part.T[:, :, None]  # [in, out] -> [out, in, 1]
+    if rule.form == 'channels':
+        return part[None, :, None]  # [D] -> [1, D, 1]
     return part
 
 
@@ -147,6 +165,7 @@ class Layout:
     """One kind of weight file.
 
     telling: source names that such a file has, absent: names that it has not (`{i}`: in any layer).
+    preferred: containers whose weights are taken before those of others (averages, where evaluation uses them).
     filter_axes: of the array of the first convolution: 5 for tubelets, 4 for patches of an image.
     ignored: (regex of source names, why): dropped, and reported.
     base: what stands before the backbone's names in files of this kind that have a head ('vjepa2.'); bare ones lack it.
@@ -157,6 +176,7 @@ class Layout:
     rules: tuple[Rule, ...]
     telling: tuple[str, ...]
     absent: tuple[str, ...] = ()
+    preferred: tuple[str, ...] = ()
     filter_axes: int = 5
     ignored: tuple[tuple[str, str], ...] = ()
     base: str = ''
@@ -188,7 +208,7 @@ class Layout:
 
     @functools.cached_property
     def _by_source(self) -> dict[str, list[Rule]]:
-        return _grouped((name_key(name), rule) for rule in self.rules for name in rule.sources)
+        return _grouped((key, rule) for rule in self.rules for key in dict.fromkeys(map(name_key, rule.sources)))
 
 
 def _grouped(pairs: Iterable[tuple[str, Rule]]) -> dict[str, list[Rule]]:
@@ -204,9 +224,8 @@ def _filled(rule: Rule, match: re.Match[str]) -> Rule:
         return rule
     layer = int(number)
     source = rule.source.replace('{i}', str(layer))
-    return dataclasses.replace(
-        rule, canonical=rule.canonical.replace('{i}', f'{layer:02d}'), source=source, layer=layer
-    )
+    canonical = rule.canonical.replace('block_{i}', f'block_{layer:02d}').replace('{i}', str(layer))
+    return dataclasses.replace(rule, canonical=canonical, source=source, layer=layer)
 
 
 def name_key(name: str) -> str:

@@ -106,8 +106,8 @@ def _unused(
         if source in used:
             if left := _left(rules, used[source], entry.shape):
                 rows.append(dataclasses.replace(row, note=f'only a part of it is used; {left} of its parts are not'))
-        elif rules and not {rule.canonical.split('/')[0] for rule in rules} & set(roots):
-            rows.append(dataclasses.replace(row, kind='elsewhere', note='the head was not asked for'))
+        elif rules and not (parts := {rule.canonical.split('/')[0] for rule in rules}) & set(roots):
+            rows.append(dataclasses.replace(row, kind='elsewhere', note=f'the {min(parts)} was not asked for'))
         elif not rules and (why := found.layout.why_ignored(source)) is not None:
             rows.append(dataclasses.replace(row, kind='ignored', note=why))
         else:

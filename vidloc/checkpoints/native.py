@@ -14,6 +14,7 @@ from vidloc.checkpoints import families, key_maps
 from vidloc.checkpoints.leaves import Shape
 from vidloc.checkpoints.readers.weights import Weights
 from vidloc.models import (
+    actionformer,
     attentive_pooler,
     classification_head,
     features,
@@ -38,6 +39,7 @@ HEADS: dict[str, type[nn.Module]] = {
     'linear': classification_head.ClassificationHead,
     'attentive': attentive_pooler.AttentiveHead,
     'projector': projector_head.ProjectorHead,
+    'actionformer': actionformer.ActionFormer,
 }
 
 
@@ -111,7 +113,9 @@ def canonical_shapes(abstract: Mapping[str, Any]) -> dict[str, Shape]:
 
 
 def head_width(weights: Weights, found: families.Found) -> int:
-    """Width of the tokens that the head of a file takes, by its classifier; 1 if there is no such array."""
+    """Width of the tokens that the head of a file takes: its `inputs`, else by its classifier; 1 without either."""
+    if found.head is not None and 'inputs' in found.head:
+        return found.head['inputs']
     for rule in found.layout.bind('head/output/kernel'):
         if rule.source in found.names:
             return key_maps.natural_shape(rule, weights.entries[found.names[rule.source]].shape)[0]
@@ -139,5 +143,12 @@ def _start(modules: Mapping[str, nn.Module], width: int) -> dict[str, Any]:
         encoded, variables = module.init_with_output(key, video, valid, train=False)
         params['backbone'] = variables['params']
     if 'head' in modules:
-        params['head'] = modules['head'].init(key, encoded, {}, train=False)['params']
+        params['head'] = modules['head'].init(key, encoded, _batch(modules['head']), train=False)['params']
     return params
+
+
+def _batch(head: nn.Module) -> dict[str, jax.Array]:
+    """What a head reads of a batch, as short as it can be."""
+    if isinstance(head, actionformer.ActionFormer):
+        return {'grid_valid': jnp.ones((1, head.max_length), bool)}
+    return {}

@@ -6,7 +6,10 @@ from typing import Any
 
 from vidloc.checkpoints.containers import FamilyError
 
-NAMES = ('heads', 'grid', 'size', 'frames', 'stride', 'mean', 'std')
+NAMES = (
+    *('heads', 'grid', 'size', 'frames', 'stride', 'mean', 'std'),
+    *('windows', 'ranges', 'positions', 'max_length'),
+)
 
 
 def checked(given: Mapping[str, Any]) -> dict[str, Any]:
@@ -32,6 +35,11 @@ def parse(texts: Iterable[str]) -> dict[str, Any]:
 
 def example(name: str, value: Any) -> str:
     """How a user gives it."""
-    typed = repr(value).replace(' ', '')
-    quoted = typed if typed.isalnum() else f"'{typed}'"
-    return f'--set {name}={quoted} for the tools, overrides={{{name!r}: {value!r}}} in Python'
+    return examples({name: value})
+
+
+def examples(values: Mapping[str, Any]) -> str:
+    """How a user gives several."""
+    typed = {name: repr(value).replace(' ', '') for name, value in values.items()}
+    quoted = (f'{name}={each}' if each.isalnum() else f"{name}='{each}'" for name, each in typed.items())
+    return f'--set {" ".join(quoted)} for the tools, overrides={dict(values)!r} in Python'

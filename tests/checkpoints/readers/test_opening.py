@@ -169,6 +169,14 @@ def test_the_newest_checkpoint_of_scenic(tmp_path):
     assert (opened.format, opened.entries['params/w'].read().tolist()) == ('orbax', [200])
 
 
+def test_the_newest_epoch_of_actionformer(tmp_path):
+    for epoch in (5, 34, 30):
+        torch(tmp_path / f'epoch_{epoch:03d}.pth.tar', epoch)
+    opened = open_weights(tmp_path)
+    assert opened.path == str(tmp_path / 'epoch_034.pth.tar')
+    assert opened.extras['chosen'] == 'epoch_034.pth.tar, the newest of 3'
+
+
 def test_the_file_of_the_model_zoo(tmp_path):
     msgpack(tmp_path / 'checkpoint', 3)
     opened = open_weights(tmp_path)

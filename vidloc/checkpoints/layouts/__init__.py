@@ -1,7 +1,7 @@
 """The layouts of published weight files: tables of rules, see key_maps."""
 
 from vidloc.checkpoints.key_maps import Layout
-from vidloc.checkpoints.layouts import image_vit, internvideo2, videomae, vivit, vjepa2
+from vidloc.checkpoints.layouts import actionformer, image_vit, internvideo2, videomae, vivit, vjepa2
 
 LAYOUTS: tuple[Layout, ...] = (
     vjepa2.HF,
@@ -21,4 +21,5 @@ LAYOUTS: tuple[Layout, ...] = (
     image_vit.BIG_VISION_STACKED,
     internvideo2.JOINT,
     internvideo2.SEPARATE,
+    actionformer.LAYOUT,
 )

@@ -24,10 +24,11 @@ _PREFERRED = tuple(
         r'flax_model\.msgpack',
         r'checkpoint_\d+',
         r'checkpoint',
-        r'.+\.(npz|msgpack|pt|pth|bin|ckpt|pkl)',
+        r'epoch_\d+\.pth\.tar',
+        r'.+\.(npz|msgpack|pt|pth|pth\.tar|bin|ckpt|pkl)',
     )
 )
-_STEPS = re.compile(r'checkpoint_(\d+)')  # of Scenic: the newest is taken
+_STEPS = re.compile(r'checkpoint_(\d+)|epoch_(\d+)\.pth\.tar')  # of Scenic, of ActionFormer: the newest is taken
 _SHARD = re.compile(r'.+-\d{5}-of-(\d{5})\.(safetensors|bin)')
 _TRAINING = re.compile(r'(training_args|optimizer|scheduler|scaler|rng_state.*)\.(bin|pt|pth)')  # no weights
 _REMOTE = re.compile(r'[a-z0-9]+://')
@@ -115,8 +116,8 @@ def _choose(folder: pathlib.Path) -> tuple[pathlib.Path, str]:
     if not candidates:
         raise _nothing(folder)
     row = [name for name in next(row for row in rows if candidates[0] in row) if name in candidates]
-    if steps := [int(match[1]) for name in row if (match := _STEPS.fullmatch(name))]:
-        newest = f'checkpoint_{max(steps)}'
+    if steps := {int(match[1] or match[2]): name for name in row if (match := _STEPS.fullmatch(name))}:
+        newest = steps[max(steps)]
         why = f'{newest}, the newest of {len(steps)}' if len(steps) > 1 else ''
         return folder / newest, why
     if all(_SHARD.fullmatch(name) for name in row):
