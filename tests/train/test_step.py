@@ -284,3 +284,45 @@ def test_nothing_is_kept_for_a_backward_pass_through_frozen_layers():
     assert plain < 0.5 * kept
     assert logged <= plain + 4096
     assert plain_out < 4 * (width * 2 * 4) + 4096 < everything_out
+
+
+def _updating(clip, **options):
+    """Temporary bytes of a step over matrices that stand side by side, and their size."""
+    shapes = {'heads_a': {f'w_{i}': jax.ShapeDtypeStruct((256, 256), np.float32) for i in range(8)}}
+
+    def wide(params, batches, *, train, rngs):
+        del train, rngs
+        matrices = params['heads_a'].values()
+        return {'a': sum(jnp.sin(batches['a']['x'] @ w) for w in matrices)[:, :2]}
+
+    batches = {
+        'a': {
+            name: jax.ShapeDtypeStruct(shape, np.float32)
+            for name, shape in {'x': (4, 256), 'y': (4, 2), 'valid': (4,)}.items()
+        }
+    }
+    partition = trainable.resolve([('.*', 1.0, True)], shapes)
+    optimizer = optimizer_lib.Optimizer(
+        optimizer_lib.AdamW(weight_decay=0.1),
+        optimizer_lib.Schedule(rate=0.1, total=10),
+        partition.rates(),
+        partition.decay(),
+        clip=clip,
+        ema=0.9,
+    )
+    state = jax.eval_shape(lambda params: state_lib.create(params, optimizer, {'a': TASKS['a']}, seed=0), shapes)
+    train_step = step_lib.make_train_step(wide, {'a': TASKS['a']}, optimizer, **options)
+    found = train_step.lower(state, {}, batches).compile().memory_analysis()
+    return found.temp_size_in_bytes, 8 * 256 * 256 * 4
+
+
+def test_the_state_is_changed_where_it_lies():
+    """Beside the gradients, no copy of parameters, moments or averages is made, though a step may be refused."""
+    used, size = _updating(1.0)
+    assert used < 1.3 * size
+
+
+def test_logging_the_norm_costs_nothing_where_gradients_are_clipped_and_at_most_their_size_where_not():
+    assert _updating(1.0)[0] <= _updating(1.0, log_gradient_norm=False)[0] + 64
+    (logged, size), (silent, _) = _updating(None), _updating(None, log_gradient_norm=False)
+    assert logged - silent <= size + 4096

@@ -76,7 +76,8 @@ class Localizer(nn.Module):
 
     def _started(self, batch: Batch) -> clip_loop.Encoded:
         """The first clip of a video; the parameters of the backbone start with it."""
-        frames = self.clips.frames or batch['video'].shape[1]
+        frames = batch['video'].shape[1]
+        frames //= self.clips.count(frames)
         video, valid = batch['video'][:, :frames], batch['frame_valid'][:, :frames]
         found = self.backbone(self.preprocess(video, valid, batch['seed'], train=False), valid, train=False)
         reduced = None
