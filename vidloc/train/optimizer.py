@@ -67,7 +67,7 @@ class SGD:
 
     def chain(self, decay: Any) -> optax.GradientTransformation:
         """Updates before rate and sign; decay: tree of masks like the parameters."""
-        momentum = optax.trace(self.momentum, nesterov=self.nesterov) if self.momentum else optax.identity()
+        momentum = _momentum(self.momentum, self.nesterov) if self.momentum else optax.identity()
         return optax.chain(_add_decay(self.weight_decay, decay), momentum)
 
 
@@ -82,7 +82,46 @@ class AdamW:
 
     def chain(self, decay: Any) -> optax.GradientTransformation:
         """Updates before rate and sign; decay: tree of masks like the parameters."""
-        return optax.chain(optax.scale_by_adam(self.b1, self.b2, self.eps), _add_decay(self.weight_decay, decay))
+        return optax.chain(_adam(self.b1, self.b2, self.eps), _add_decay(self.weight_decay, decay))
+
+
+def _weights(decay: float, going: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """(what stays of an average, what is added to it), [] float32 each: (1, 0) in a step that is refused."""
+    return jnp.where(going, decay, 1.0), jnp.where(going, 1.0 - decay, 0.0)
+
+
+def _momentum(decay: float, nesterov: bool) -> optax.GradientTransformationExtraArgs:
+    """optax.trace, whose state stays as it is where `going` is False.
+
+    Choosing between an old and a new state would keep both in memory; factors of 1 and 0 do not.
+    """
+
+    def update(updates: Any, state: optax.TraceState, params: Any = None, *, going: jax.Array) -> tuple[Any, Any]:
+        del params
+        keep, _ = _weights(decay, going)
+        add = jnp.where(going, 1.0, 0.0)
+        trace = jax.tree.map(lambda g, m: add * g + keep * m, updates, state.trace)
+        if nesterov:
+            return jax.tree.map(lambda g, m: g + decay * m, updates, trace), optax.TraceState(trace)
+        return trace, optax.TraceState(trace)
+
+    return optax.GradientTransformationExtraArgs(optax.trace(decay, nesterov).init, update)
+
+
+def _adam(b1: float, b2: float, eps: float) -> optax.GradientTransformationExtraArgs:
+    """optax.scale_by_adam, whose state stays as it is where `going` is False; see _momentum."""
+
+    def update(updates: Any, state: optax.ScaleByAdamState, params: Any = None, *, going: jax.Array) -> tuple[Any, Any]:
+        del params
+        (keep1, add1), (keep2, add2) = _weights(b1, going), _weights(b2, going)
+        mu = jax.tree.map(lambda g, m: add1 * g + keep1 * m, updates, state.mu)
+        nu = jax.tree.map(lambda g, v: add2 * g**2 + keep2 * v, updates, state.nu)
+        count = optax.safe_increment(state.count)
+        first, second = 1.0 - b1**count, 1.0 - b2**count
+        scaled = jax.tree.map(lambda m, v: (m / first) / (jnp.sqrt(v / second) + eps), mu, nu)
+        return scaled, optax.ScaleByAdamState(jnp.where(going, count, state.count), mu, nu)
+
+    return optax.GradientTransformationExtraArgs(optax.scale_by_adam(b1, b2, eps).init, update)
 
 
 def _add_decay(weight_decay: float, decay: Any) -> optax.GradientTransformation:
@@ -148,22 +187,33 @@ class Optimizer:
         return {group: self.rule.chain(decay[group]).init(tree) for group, tree in groups(params).items()}
 
     def update(
-        self, gradients: Any, opt: Mapping[str, Any], params: Any, ema: Any, step: jax.Array, norm: jax.Array
+        self,
+        gradients: Any,
+        opt: Mapping[str, Any],
+        params: Any,
+        ema: Any,
+        step: jax.Array,
+        norm: jax.Array,
+        going: jax.Array | bool = True,
     ) -> tuple[Any, dict[str, Any], Any]:
         """(params, opt, ema) after one update of the groups whose roots `gradients` holds; the others pass
         untouched.
 
-        norm: the global norm of `gradients`, which the caller has at hand.
+        norm: the global norm of `gradients`, which the caller has at hand. going: where it is False, everything stays
+        as it is, bit for bit, whatever the gradients are.
         """
+        factor = jnp.ones((), jnp.float32)
         if self.clip is not None:
             factor = jnp.minimum(1.0, self.clip / jnp.maximum(norm, 1e-12))
-            gradients = jax.tree.map(lambda g: g * factor.astype(g.dtype), gradients)
-        rate = self.schedule(step)
+        # What is not finite must not meet a factor of 0.
+        factor = jnp.where(going, factor, 0.0)
+        gradients = jax.tree.map(lambda g: jnp.where(going, g, 0) * factor.astype(g.dtype), gradients)
+        rate = jnp.where(going, self.schedule(step), 0.0)
         params, opt, ema = dict(params), dict(opt), None if ema is None else dict(ema)
         decay, rates = groups(self.decay), groups(self.rates)
         for group, gradient in groups(gradients).items():
             old = {root: params[root] for root in gradient}
-            updates, opt[group] = self.rule.chain(decay[group]).update(gradient, opt[group], old)
+            updates, opt[group] = self.rule.chain(decay[group]).update(gradient, opt[group], old, going=going)
             new = jax.tree.map(
                 lambda p, u, scale: (p - rate * np.asarray(scale, np.float32) * u).astype(p.dtype),
                 old,
@@ -172,6 +222,7 @@ class Optimizer:
             )
             params.update(new)
             if ema is not None:
+                keep, add = _weights(self.ema, going)
                 kept = {root: ema[root] for root in gradient}
-                ema.update(jax.tree.map(lambda a, p: (self.ema * a + (1.0 - self.ema) * p).astype(a.dtype), kept, new))
+                ema.update(jax.tree.map(lambda a, p: (keep * a + add * p).astype(a.dtype), kept, new))  # noqa: B023
         return params, opt, ema

@@ -89,12 +89,15 @@ def make_train_step(
             gradients = {**gradients, **jax.tree.map(jnp.zeros_like, idle)}
         finite = jnp.isfinite(loss) & jnp.isfinite(norm)
 
-        def updated(state: state_lib.TrainState, gradients: Any) -> state_lib.TrainState:
-            params, opt, ema = optimizer.update(gradients, state.opt, state.params, state.ema, state.step, norm)
-            return state.replace(step=state.step + 1, params=params, opt=opt, ema=ema, tasks=task_states)
-
-        # A choice between two states would keep both in memory; this one changes the state where it lies.
-        new = jax.lax.cond(finite, updated, lambda state, gradients: state, state, gradients)
+        params, opt, ema = optimizer.update(
+            gradients, state.opt, state.params, state.ema, state.step, norm, going=finite
+        )
+        few = jax.tree.map(
+            lambda after, before: jnp.where(finite, after, before),
+            {'step': state.step + 1, 'tasks': task_states},
+            {'step': state.step, 'tasks': dict(state.tasks)},
+        )
+        new = state.replace(params=params, opt=opt, ema=ema, **few)
         metrics = {
             'loss': loss,
             'finite': finite,
