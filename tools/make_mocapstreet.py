@@ -18,10 +18,22 @@ def main() -> int:
     )
     parser.add_argument('--seed', type=int, default=0)
     parser.add_argument('--workers', type=int, help='processes (default: one a core)')
+    parser.add_argument(
+        '--untrimmed',
+        action='store_true',
+        help='long videos for temporal localization too; they are added to a directory that has the rest',
+    )
     parser.add_argument('--force', action='store_true', help='make it again if it is there already')
     arguments = parser.parse_args()
     try:
-        out = export.make(arguments.out, arguments.size, arguments.seed, arguments.workers, force=arguments.force)
+        out = export.make(
+            arguments.out,
+            arguments.size,
+            arguments.seed,
+            arguments.workers,
+            long=arguments.untrimmed,
+            force=arguments.force,
+        )
     except (export.MocapStreetError, OSError) as error:
         print(f'make_mocapstreet: {error}', file=sys.stderr)
         return 1

@@ -9,7 +9,7 @@ import pytest
 
 from vidloc.annotations import activitynet, ava, clips, table
 from vidloc.data import video
-from vidloc.synthetic import export, script
+from vidloc.synthetic import collection, export, script
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 TOOL = ROOT / 'tools/make_mocapstreet.py'
@@ -26,14 +26,14 @@ def manifest(tiny):
 
 
 def _truth(split):
-    count = export.SIZES['tiny'].street_videos[export.SPLITS.index(split)]
-    return [export.draw('tiny', 3, 'street', split, number) for number in range(count)]
+    count = collection.SIZES['tiny'].street_videos[collection.SPLITS.index(split)]
+    return [collection.draw('tiny', 3, 'street', split, number) for number in range(count)]
 
 
 def test_everything_promised_is_there(tiny, manifest):
     names = {str(path.relative_to(tiny)) for path in tiny.rglob('*') if path.is_file()}
     assert {'README.md', 'mocapstreet.json', 'street/action_list.pbtxt', 'street/segments.json'} <= names
-    for split in export.SPLITS:
+    for split in collection.SPLITS:
         assert {f'street/{kind}_{split}.csv' for kind in ('ava', 'detections', 'table')} <= names
         assert {f'{name}/{split}.txt' for name in ('studio', 'yard')} <= names
         street = manifest['counts']['street videos'][split]
@@ -43,7 +43,7 @@ def test_everything_promised_is_there(tiny, manifest):
     assert manifest['size'] == 'tiny' and manifest['seed'] == 3
 
 
-@pytest.mark.parametrize('split', export.SPLITS)
+@pytest.mark.parametrize('split', collection.SPLITS)
 def test_ava_files_read_back_as_the_truth(tiny, split):
     read = ava.read_ava([tiny / f'street/ava_{split}.csv'], tiny / 'street/action_list.pbtxt')
     expected = [truth for _, truth, _ in _truth(split)]
@@ -53,7 +53,7 @@ def test_ava_files_read_back_as_the_truth(tiny, split):
         assert sorted(one.boxes, key=repr) == sorted(other.boxes, key=repr)
 
 
-@pytest.mark.parametrize('split', export.SPLITS)
+@pytest.mark.parametrize('split', collection.SPLITS)
 def test_detections_read_back(tiny, split):
     read = ava.read_detections(tiny / f'street/detections_{split}.csv', tiny / 'street/action_list.pbtxt')
     found = {record.video: record.boxes for record in read}
@@ -62,10 +62,10 @@ def test_detections_read_back(tiny, split):
     assert any(box.labels for boxes in found.values() for box in boxes) == (split == 'train')
 
 
-@pytest.mark.parametrize('split', export.SPLITS)
+@pytest.mark.parametrize('split', collection.SPLITS)
 def test_table_and_segments_read_back(tiny, split):
     rows = {record.video: record for record in table.read_table(tiny / f'street/table_{split}.csv')}
-    spans = activitynet.read_activitynet(tiny / 'street/segments.json', export.SUBSETS[split])
+    spans = activitynet.read_activitynet(tiny / 'street/segments.json', collection.SUBSETS[split])
     spans = {record.video: record for record in spans}
     for _, truth, _ in _truth(split):
         by_time = sorted(truth.segments, key=repr)
@@ -80,14 +80,14 @@ def test_table_and_segments_read_back(tiny, split):
 def test_clip_lists_read_back_and_hold_every_class(tiny, name):
     classes = clips.read_class_list(tiny / name / 'classes.txt')
     assert len(classes) == 10
-    for split in export.SPLITS:
+    for split in collection.SPLITS:
         records = clips.read_clips(tiny / name / f'{split}.txt', tiny / name / 'classes.txt')
         assert {record.labels[0].label for record in records} == set(classes)
         assert all((tiny / name / record.path).is_file() for record in records)
 
 
 def test_videos_decode_to_about_the_rendered_frames(tiny):
-    frames, truth, _ = export.draw('tiny', 3, 'street', 'val', 4)
+    frames, truth, _ = collection.draw('tiny', 3, 'street', 'val', 4)
     path = tiny / f'street/val/{truth.video}.mp4'
     decoded = video.read_frames(str(path), np.arange(len(frames)) / 8)
     assert decoded.shape == frames.shape
@@ -97,7 +97,7 @@ def test_videos_decode_to_about_the_rendered_frames(tiny):
 def test_checksums_are_those_of_the_frames(manifest):
     total = hashlib.sha256()
     for number in range(10):
-        frames, _, _ = export.draw('tiny', 3, 'yard', 'val', number)
+        frames, _, _ = collection.draw('tiny', 3, 'yard', 'val', number)
         total.update(hashlib.sha256(frames.tobytes()).digest())
     assert manifest['sha256_frames']['yard']['val'] == total.hexdigest()
 
@@ -114,18 +114,18 @@ def test_other_processes_and_workers_make_the_same_files(tiny, tmp_path):
 
 def test_streams_are_never_shared():
     states = [
-        tuple(export.stream(seed, name, split, number).generate_state(4))
+        tuple(collection.stream(seed, name, split, number).generate_state(4))
         for seed in (0, 1)
-        for name in export.SETS
-        for split in export.SPLITS
+        for name in (*collection.SETS, collection.UNTRIMMED)
+        for split in collection.SPLITS
         for number in range(300)
     ]
-    assert len(states) == len(set(states)) == 3600
+    assert len(states) == len(set(states)) == 4800
 
 
 def test_training_and_validation_draws_differ():
-    for name in export.SETS:
-        frames = [export.draw('tiny', 3, name, split, 0)[0] for split in export.SPLITS]
+    for name in collection.SETS:
+        frames = [collection.draw('tiny', 3, name, split, 0)[0] for split in collection.SPLITS]
         assert np.any(frames[0] != frames[1])
 
 

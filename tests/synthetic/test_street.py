@@ -1,14 +1,14 @@
 import numpy as np
 import pytest
 
-from vidloc.synthetic import export, render, street
+from vidloc.synthetic import collection, render, street
 
-STAGE = export.SIZES['small'].street
+STAGE = collection.SIZES['small'].street
 
 
 @pytest.fixture(scope='module')
 def videos():
-    return [street.draw(f'v{i}', STAGE, export.stream(7, 'street', 'train', i)) for i in range(25)]
+    return [street.draw(f'v{i}', STAGE, collection.stream(7, 'street', 'train', i)) for i in range(25)]
 
 
 def test_shapes_keyframes_and_duration(videos):
@@ -18,7 +18,7 @@ def test_shapes_keyframes_and_duration(videos):
 
 
 def test_room_for_a_clip_of_a_second_around_every_keyframe():
-    for size in export.SIZES.values():
+    for size in collection.SIZES.values():
         stage = size.street
         assert min(stage.keyframes) >= 0.5 and max(stage.keyframes) <= stage.seconds - 0.5
         assert all(time == int(time) for time in stage.keyframes)

@@ -56,8 +56,53 @@ pybullet 3.2.7 (zlib licence); the file NOTICE of vidloc says where they come fr
 """
 
 
+_UNTRIMMED = """
+## The untrimmed videos
+
+Added with `--untrimmed`; version {version} of them. {width}x{height}, {shortest} to {longest} s, {fps} fps, look
+`{look}`, one or two people, who do something now and then. `untrimmed/annotations.json` (ActivityNet layout, both
+subsets) has the time of every action; standing and walking between them are background. Two people may act at once, so
+segments overlap, but no class is done by both at the same time. `untrimmed/classes.txt` lists the classes,
+`untrimmed/train/` and `untrimmed/val/` have the videos.
+
+| | train | val |
+| --- | --- | --- |
+| videos | {train} | {val} |
+| seconds | {train_seconds:.0f} | {val_seconds:.0f} |
+{segments}
+
+Here too both splits show the same movements, and no random draw is shared.
+"""
+
+
 def text(manifest: Mapping) -> str:
     """The text for a manifest, which export.make writes as mocapstreet.json."""
+    described = _sets(manifest)
+    if 'untrimmed' not in manifest:
+        return described
+    before, licence, after = described.partition('\n## Licence')
+    return before + _untrimmed(manifest['untrimmed']) + licence + after
+
+
+def _untrimmed(manifest: Mapping) -> str:
+    stage = manifest['stage']
+    shortest, longest = stage['seconds']
+    segments = '\n'.join(
+        f'| {label} | {each["train"]} | {each["val"]} |' for label, each in manifest['segments'].items()
+    )
+    return _UNTRIMMED.format(
+        version=manifest['version'],
+        shortest=shortest,
+        longest=longest,
+        **{key: stage[key] for key in ('width', 'height', 'fps', 'look')},
+        **manifest['videos'],
+        train_seconds=manifest['seconds']['train'],
+        val_seconds=manifest['seconds']['val'],
+        segments=segments,
+    )
+
+
+def _sets(manifest: Mapping) -> str:
     names = [name for name in manifest['counts'] if not name.startswith('street boxes')]
     counts = [f'| {name} | {manifest["counts"][name]["train"]} | {manifest["counts"][name]["val"]} |' for name in names]
     shares = ', '.join(f'{label} {share:.3f}' for label, share in manifest['label_shares'].items())

@@ -12,22 +12,21 @@ import platform
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from typing import Any
 
 import numpy as np
 
-from vidloc.annotations import activitynet, ava, clips, table
-from vidloc.annotations.records import ClipLabel, VideoRecord
-from vidloc.synthetic import card, detections, script, street, upstream
+from vidloc.annotations import activitynet, ava, clips, rows, table
+from vidloc.annotations.records import VideoRecord
+from vidloc.synthetic import card, detections, script, untrimmed
+from vidloc.synthetic.collection import SETS, SIZES, SPLITS, UNTRIMMED, clip_classes, draw
 
-# Raised whenever the same seed would give other data.
-VERSION = 1
+# Raised whenever the same seed would give other data: the sets that are always made, and the untrimmed videos.
+VERSION, UNTRIMMED_VERSION = 1, 1
 MANIFEST = 'mocapstreet.json'
-SETS = ('street', 'studio', 'yard')
-SPLITS = ('train', 'val')
-SUBSETS = {'train': 'training', 'val': 'validation'}
 CRF, PRESET = 18, 'veryfast'
 
 
@@ -36,29 +35,10 @@ class MocapStreetError(ValueError):
 
 
 @dataclasses.dataclass(frozen=True)
-class Size:
-    """street, clip: what videos look like; street_videos, clip_videos: how many (train, val), clips for each set."""
-
-    street: street.Stage
-    street_videos: tuple[int, int]
-    clip: upstream.ClipStage
-    clip_videos: tuple[int, int]
-
-
-SIZES = {
-    'tiny': Size(street.Stage(64, 96, 8, 3, 'plain'), (28, 10), upstream.ClipStage(48, 8, 8), (40, 10)),
-    'small': Size(street.Stage(64, 96, 8, 4, 'plain'), (1200, 200), upstream.ClipStage(48, 8, 8), (2100, 300)),
-    'bench': Size(
-        street.Stage(128, 192, 12, 10, 'hard'), (2000, 300), upstream.ClipStage(96, 16, 12, hard=True), (4000, 500)
-    ),
-}
-
-
-@dataclasses.dataclass(frozen=True)
 class _Job:
-    """One video: which one, and where it goes."""
+    """One video: which one, and the folder of its set."""
 
-    root: str
+    folder: str
     size: str
     seed: int
     name: str
@@ -77,51 +57,24 @@ class _Made:
     frames: int
 
 
-def stream(seed: int, name: str, split: str, number: int) -> np.random.SeedSequence:
-    """The random stream of one video, shared with no other."""
-    return np.random.SeedSequence([seed, SETS.index(name), SPLITS.index(split), number])
-
-
-def _clip_classes(name: str) -> tuple[str, ...]:
-    return tuple(upstream.CLIP_SETS[name].classes)
-
-
-def draw(
-    size: str, seed: int, name: str, split: str, number: int
-) -> tuple[np.ndarray, VideoRecord, VideoRecord | None]:
-    """One video of a size: frames uint8 [T, H, W, 3], its truth, and simulated detections (None for clips)."""
-    own = stream(seed, name, split, number)
-    if name == 'street':
-        scene, detector = own.spawn(2)
-        video = street.draw(f'street_{split}_{number:05d}', SIZES[size].street, scene)
-        truth = dataclasses.replace(video.truth, subset=SUBSETS[split])
-        return video.frames, truth, detections.detect(truth, split == 'train', detector)
-    classes = _clip_classes(name)
-    label = classes[number % len(classes)]
-    frames = upstream.draw(upstream.CLIP_SETS[name], label, SIZES[size].clip, own)
-    path = f'videos/{split}_{number:05d}.mp4'
-    truth = VideoRecord(path, path=path, subset=SUBSETS[split], labels=(ClipLabel(label),))
-    return frames, truth, None
-
-
 def _produce(job: _Job) -> _Made:
     """Renders and encodes one video."""
     from vidloc.data import encode
 
     frames, truth, detected = draw(job.size, job.seed, job.name, job.split, job.number)
-    fps = SIZES[job.size].street.fps if job.name == 'street' else SIZES[job.size].clip.fps
+    fps = SIZES[job.size].fps(job.name)
     inside = f'{job.split}/{truth.video}.mp4' if truth.path is None else truth.path
-    encode.write_video(pathlib.Path(job.root) / job.name / inside, frames, fps, crf=CRF, gop=fps, preset=PRESET)
+    encode.write_video(pathlib.Path(job.folder) / inside, frames, fps, crf=CRF, gop=fps, preset=PRESET)
     return _Made(job, truth, detected, hashlib.sha256(frames.tobytes()).hexdigest(), len(frames))
 
 
-def _jobs(root: pathlib.Path, size: str, seed: int) -> list[_Job]:
-    jobs = []
-    for name in SETS:
-        counts = SIZES[size].street_videos if name == 'street' else SIZES[size].clip_videos
-        for split, count in zip(SPLITS, counts, strict=True):
-            jobs += [_Job(str(root), size, seed, name, split, number) for number in range(count)]
-    return jobs
+def _jobs(folder: pathlib.Path, size: str, seed: int, name: str) -> list[_Job]:
+    """All videos of one set, into its folder."""
+    return [
+        _Job(str(folder), size, seed, name, split, number)
+        for split, count in zip(SPLITS, SIZES[size].videos(name), strict=True)
+        for number in range(count)
+    ]
 
 
 def _run(jobs: list[_Job], workers: int) -> Iterator[_Made]:
@@ -168,10 +121,15 @@ def _write_street(folder: pathlib.Path, made: list[_Made]) -> None:
 
 
 def _write_clips(folder: pathlib.Path, name: str, made: list[_Made]) -> None:
-    classes = _clip_classes(name)
+    classes = clip_classes(name)
     clips.write_class_list(folder / 'classes.txt', classes)
     for split in SPLITS:
         clips.write_clips(folder / f'{split}.txt', [one.truth for one in made if one.job.split == split], classes)
+
+
+def _write_untrimmed(folder: pathlib.Path, made: list[_Made]) -> None:
+    clips.write_class_list(folder / 'classes.txt', tuple(untrimmed.CLASSES))
+    activitynet.write_activitynet(folder / 'annotations.json', [one.truth for one in made])
 
 
 def detection_quality(made: list[tuple[VideoRecord, VideoRecord]]) -> dict[str, float]:
@@ -213,7 +171,7 @@ def _manifest(size: str, seed: int, made: list[_Made]) -> dict:
         'frames': sum(one.frames for one in made),
         'street': dataclasses.asdict(SIZES[size].street),
         'clips': dataclasses.asdict(SIZES[size].clip),
-        'classes': {'street': list(script.STREET_CLASSES)} | {name: list(_clip_classes(name)) for name in SETS[1:]},
+        'classes': {'street': list(script.STREET_CLASSES)} | {name: list(clip_classes(name)) for name in SETS[1:]},
         'label_shares': {
             label: round(labels[label] / max(boxes['train'], 1), 4)
             for label in sorted(script.STREET_CLASSES, key=lambda label: -labels[label])
@@ -228,33 +186,78 @@ def _manifest(size: str, seed: int, made: list[_Made]) -> dict:
     }
 
 
+def _untrimmed_manifest(size: str, made: list[_Made]) -> dict:
+    """What the manifest says of the untrimmed videos, under a key of their own."""
+    counts, seconds = collections.Counter(), collections.Counter()
+    labels = {split: collections.Counter() for split in SPLITS}
+    digests = {split: hashlib.sha256() for split in SPLITS}
+    for one in made:
+        split = one.job.split
+        counts[split] += 1
+        seconds[split] += one.truth.duration
+        labels[split].update(segment.label for segment in one.truth.segments)
+        digests[split].update(bytes.fromhex(one.digest))
+    return {
+        'version': UNTRIMMED_VERSION,
+        'stage': dataclasses.asdict(SIZES[size].long),
+        'videos': {split: counts[split] for split in SPLITS},
+        'seconds': {split: seconds[split] for split in SPLITS},
+        'segments': {label: {split: labels[split][label] for split in SPLITS} for label in untrimmed.CLASSES},
+        'sha256_frames': {split: digests[split].hexdigest() for split in SPLITS},
+    }
+
+
+def _describe(root: pathlib.Path, manifest: Mapping[str, Any]) -> None:
+    """Writes the card and, last, the manifest, by which a directory is known."""
+    rows.write_text(root / 'README.md', card.text(manifest))
+    rows.write_text(root / MANIFEST, json.dumps(manifest, indent=1) + '\n')
+
+
 def _cores() -> int:
     # Not every system can tell which cores this process may use.
     return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
 
 
-def _found(out: pathlib.Path, size: str, seed: int, force: bool) -> bool:
-    """Whether `out` already holds what is asked for; raises if something else is there that must not be replaced."""
+def _found(out: pathlib.Path, size: str, seed: int, *, long: bool, force: bool) -> dict | None:
+    """The manifest of `out` if it holds what is asked for, but perhaps for the untrimmed videos (`long`).
+
+    Raises if something else is there that must not be replaced.
+    """
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
-        return False
+        return None
     if not out.is_dir():
         raise MocapStreetError(f'{out} is a file; name a directory that does not exist yet.')
     try:
         manifest = json.loads((out / MANIFEST).read_text(encoding='utf-8'))
         there = (manifest['size'], manifest['seed'], manifest['version'])
+        version = manifest[UNTRIMMED]['version'] if UNTRIMMED in manifest else None
     except (OSError, ValueError, KeyError, TypeError):
         raise MocapStreetError(
             f'{out} exists and is no MocapStreet directory ({MANIFEST} is missing or unreadable), so it is left alone; '
             'name another directory or remove it yourself.'
         ) from None
+    if force and version is not None and not long:
+        raise MocapStreetError(
+            f'{out} holds untrimmed videos too, which would be lost: add --untrimmed to make them again with the rest.'
+        )
     if force:
-        return False
+        return None
     if there != (size, seed, VERSION):
         raise MocapStreetError(
             f'{out} holds size {there[0]}, seed {there[1]}, version {there[2]}, but size {size}, seed {seed}, version '
             f'{VERSION} was asked for; name another directory, or replace it with --force.'
         )
-    return True
+    if long and version is None and (out / UNTRIMMED).exists():
+        raise MocapStreetError(
+            f'{out / UNTRIMMED} exists, but {MANIFEST} does not know it, so it is left alone; remove it yourself, or '
+            'make everything again with --force.'
+        )
+    if long and version not in (None, UNTRIMMED_VERSION):
+        raise MocapStreetError(
+            f'{out} holds untrimmed videos of version {version}, but version {UNTRIMMED_VERSION} was asked for; name '
+            'another directory, or make everything again with --force.'
+        )
+    return manifest
 
 
 @contextlib.contextmanager
@@ -274,7 +277,19 @@ def _beside(out: pathlib.Path) -> Iterator[pathlib.Path]:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def make(out: pathlib.Path, size: str, seed: int, workers: int | None = None, *, force: bool = False) -> pathlib.Path:
+def _make_untrimmed(folder: pathlib.Path, size: str, seed: int, workers: int) -> dict:
+    """Fills the folder of the untrimmed videos; returns what the manifest says of them."""
+    for split in SPLITS:
+        (folder / split).mkdir()
+    jobs = _jobs(folder, size, seed, UNTRIMMED)
+    made = list(_shown(_run(jobs, workers), len(jobs), f'MocapStreet {size}, untrimmed'))
+    _write_untrimmed(folder, made)
+    return _untrimmed_manifest(size, made)
+
+
+def make(
+    out: pathlib.Path, size: str, seed: int, workers: int | None = None, *, long: bool = False, force: bool = False
+) -> pathlib.Path:
     """Makes the MocapStreet directory `out` and returns it; one that is there already and complete is reused.
 
     The directory gets its name only when it is complete. The videos do not depend on the number of workers.
@@ -284,6 +299,7 @@ def make(out: pathlib.Path, size: str, seed: int, workers: int | None = None, *,
       size: a key of SIZES.
       seed: of everything random, 0 or above.
       workers: processes; None takes one a core of this process (one for size tiny, which is over before they start).
+      long: the untrimmed videos too; they are added to a directory that has the rest, which stays as it is.
       force: make it again even if it is there; only a MocapStreet directory is ever replaced.
 
     Raises:
@@ -292,25 +308,36 @@ def make(out: pathlib.Path, size: str, seed: int, workers: int | None = None, *,
     out = pathlib.Path(os.path.abspath(out))
     if size not in SIZES:
         raise MocapStreetError(f'size {size!r} is unknown; choose one of {", ".join(SIZES)}.')
+    if long and SIZES[size].long is None:
+        has = ', '.join(name for name, each in SIZES.items() if each.long)
+        raise MocapStreetError(f'size {size} has no untrimmed videos; choose one of {has}.')
     if seed < 0:
         raise MocapStreetError(f'seed {seed} is negative; seeds count from 0.')
     if workers is not None and workers < 1:
         raise MocapStreetError(f'{workers} workers cannot work; give 1 or more.')
-    if _found(out, size, seed, force):
+    manifest = _found(out, size, seed, long=long, force=force)
+    if manifest is not None and (UNTRIMMED in manifest or not long):
         print(f'{out}: size {size}, seed {seed} is there already and is used.', file=sys.stderr)
         return out
     if workers is None:
         workers = 1 if size == 'tiny' else _cores()
+    if manifest is not None:
+        with _beside(out / UNTRIMMED) as folder:
+            added = _make_untrimmed(folder, size, seed, workers)
+        _describe(out, manifest | {UNTRIMMED: added})
+        return out
     with _beside(out) as root:
         for name in SETS:
             for inside in SPLITS if name == 'street' else ('videos',):
                 (root / name / inside).mkdir(parents=True)
-        jobs = _jobs(root, size, seed)
+        jobs = [job for name in SETS for job in _jobs(root / name, size, seed, name)]
         made = list(_shown(_run(jobs, workers), len(jobs), f'MocapStreet {size}'))
         _write_street(root / 'street', [one for one in made if one.job.name == 'street'])
         for name in SETS[1:]:
             _write_clips(root / name, name, [one for one in made if one.job.name == name])
         manifest = _manifest(size, seed, made)
-        (root / 'README.md').write_text(card.text(manifest), encoding='utf-8')
-        (root / MANIFEST).write_text(json.dumps(manifest, indent=1) + '\n', encoding='utf-8')
+        if long:
+            (root / UNTRIMMED).mkdir()
+            manifest[UNTRIMMED] = _make_untrimmed(root / UNTRIMMED, size, seed, workers)
+        _describe(root, manifest)
     return out
