@@ -1,6 +1,7 @@
 """Measures a paper's claims anew on MocapStreet, within so many minutes.
 
 python tools/claims.py cofinetuning --minutes 45
+python tools/claims.py losa --minutes 45
 
 Prints the plan with the seconds of each run first. Stopped, it goes on where it was when started again.
 """
@@ -10,20 +11,30 @@ import dataclasses
 import pathlib
 import sys
 
-from vidloc import build
+from vidloc import build, workdir
 from vidloc.annotations import records
+from vidloc.checkpoints import store
 from vidloc.data import sources
-from vidloc.experiments import claims, workbench
+from vidloc.experiments import claims, study, workbench
+from vidloc.inference import encoder, feature_folder, features
 from vidloc.synthetic import export
+from vidloc.train import loop
 
-RECIPE = pathlib.Path(__file__).parents[1] / 'configs/mocapstreet.py'
+CONFIGS = pathlib.Path(__file__).parents[1] / 'configs'
 WRONG = (
-    claims.ClaimsError,
+    study.ClaimsError,
     workbench.Diverged,
     build.ConfigError,
     sources.DataError,
     records.AnnotationError,
     export.MocapStreetError,
+    workdir.RunError,
+    loop.Diverged,
+    loop.TooManyBroken,
+    store.CheckpointError,
+    encoder.EncoderError,
+    feature_folder.FolderError,
+    features.ExtractionError,
     OSError,
 )
 
@@ -31,23 +42,33 @@ WRONG = (
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('name', choices=sorted(claims.STUDIES))
-    parser.add_argument('--minutes', type=_positive(float), default=45, help='for one start (default: %(default)s)')
+    parser.add_argument(
+        '--minutes',
+        type=_positive(float),
+        default=45,
+        help='for one start, once data and backbone are there (default: %(default)s)',
+    )
     parser.add_argument('--steps', type=_positive(int), help='updates of the longest run (default: what fits)')
     parser.add_argument('--seeds', type=_positive(int), help='how many (default: those of the study)')
     parser.add_argument('--data', type=pathlib.Path, default='data/mocapstreet-small', help='made if not there')
+    parser.add_argument('--backbone', help='losa: workdir of a pretrained one (default: pretrained first, in OUT)')
     parser.add_argument('--out', type=pathlib.Path, help='folder of the results (default: runs/claims/NAME)')
     asked = parser.parse_args(arguments)
-    study = claims.STUDIES[asked.name]
+    chosen = claims.STUDIES[asked.name]
     if asked.seeds:
-        study = dataclasses.replace(study, setting=dataclasses.replace(study.setting, seeds=tuple(range(asked.seeds))))
+        chosen = chosen.with_seeds(asked.seeds)
+    if asked.backbone:
+        if not hasattr(chosen, 'backbone'):
+            parser.error(f'{asked.name} has no --backbone')
+        chosen = dataclasses.replace(chosen, backbone=asked.backbone)
     out = asked.out or pathlib.Path('runs/claims') / asked.name
 
     def say(text: str) -> None:
         print(text, flush=True)
 
     try:
-        bench = claims.prepare(study, RECIPE, asked.data, say)
-        say(claims.measure(study, bench, out, minutes=asked.minutes, steps=asked.steps, say=say))
+        bench = chosen.prepare(CONFIGS, asked.data, out, say)
+        say(study.measure(chosen, bench, out, minutes=asked.minutes, steps=asked.steps, say=say))
     except WRONG as error:
         print(f'claims: {error}', file=sys.stderr)
         return 1

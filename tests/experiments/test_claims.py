@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from vidloc import config as config_lib
-from vidloc.experiments import claims, cofinetuning
+from vidloc.experiments import cofinetuning, study
+from vidloc.experiments.cofinetuning_study import Cofinetuning
 
 ROOT = pathlib.Path(__file__).parents[2]
 # One stage alone, and one of two sources that starts from it. No more of them: compiling is most of the time.
@@ -22,7 +23,7 @@ SETTING = dataclasses.replace(
     batch_sizes={'street': 2, 'studio': 2, 'yard': 2},
     seeds=(0, 1),
 )
-STUDY = claims.Study(SETTING, ARMS, CLAIMS)
+STUDY = Cofinetuning(SETTING, ARMS, CLAIMS)
 
 
 @pytest.fixture(scope='module')
@@ -36,20 +37,20 @@ def bench(mocapstreet):
     config.precision.unroll, config.preprocess.brightness = 1, 0.0
     for view in (*config.sources.values(), *config.eval_sources.values()):
         view.frames = 4
-    return claims.bench_of(STUDY, config)
+    return STUDY.bench(config)
 
 
 @pytest.fixture(scope='module')
 def finished(bench, tmp_path_factory):
     """(folder of a finished study, what it said, its text)."""
     out, said = tmp_path_factory.mktemp('claims') / 'study', []
-    text = claims.measure(STUDY, bench, out, minutes=1000, steps=12, say=said.append)
+    text = study.measure(STUDY, bench, out, minutes=1000, steps=12, say=said.append)
     return out, said, text
 
 
 def again(out, bench, said=None, **asked):
     say = (said if said is not None else []).append
-    return claims.measure(STUDY, bench, out, **{'minutes': 1000, 'steps': 12, 'say': say} | asked)
+    return study.measure(STUDY, bench, out, **{'minutes': 1000, 'steps': 12, 'say': say} | asked)
 
 
 def test_every_cell_is_filed_with_its_updates(finished):
@@ -84,9 +85,9 @@ def test_a_lost_cell_is_trained_again_to_the_same_figures_and_no_other(finished,
 
 def test_another_plan_in_the_same_folder_is_refused(finished, bench):
     out, _, _ = finished
-    with pytest.raises(claims.ClaimsError, match=r'request\.steps: 12 there, 13 now'):
+    with pytest.raises(study.ClaimsError, match=r'request\.steps: 12 there, 13 now'):
         again(out, bench, steps=13)
-    with pytest.raises(claims.ClaimsError, match=r'request\.minutes: 1000 there, 1001 now'):
+    with pytest.raises(study.ClaimsError, match=r'request\.minutes: 1000 there, 1001 now'):
         again(out, bench, minutes=1001)
 
 
@@ -103,8 +104,8 @@ def test_what_does_not_fit_into_the_minutes_is_not_run(finished, bench, tmp_path
 
 def test_too_few_minutes_to_plan_for_are_refused(bench, tmp_path):
     alone = dataclasses.replace(STUDY, arms=ARMS[:1], claims=())
-    with pytest.raises(claims.ClaimsError, match=r'too few for .*: give more --minutes'):
-        claims.measure(alone, bench, tmp_path, minutes=1e-4, steps=None, say=[].append)
+    with pytest.raises(study.ClaimsError, match=r'too few for .*: give more --minutes'):
+        study.measure(alone, bench, tmp_path, minutes=1e-4, steps=None, say=[].append)
 
 
 def test_a_stage_begins_where_the_one_before_ended_with_new_heads_of_its_own(finished, bench):

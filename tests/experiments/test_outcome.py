@@ -38,17 +38,16 @@ def test_seeds_are_paired_and_the_lonely_left_out():
 
 def test_text_has_a_row_for_every_arm_and_claim_with_as_many_cells_as_titles():
     summed = outcome.summed_up([CLAIM], ['both', 'one', 'none'], cells({0: 0.5, 1: 0.6}, {0: 0.2, 1: 0.1}), (0, 1))
-    plan = {
-        'request': {'seeds': [0, 1]},
-        'updates': {'street': 3},
-        'shares': {'street': 0.125},
-        'sources': {'train.street': {'size': 80}},
-        'machine': {'devices': '1 x cpu'},
-    }
-    rows = [line.split('|') for line in outcome.markdown(summed, plan).splitlines() if line.startswith('|')]
+    extra = {'memory': {'both': '3 MB'}}
+    rows = [
+        line.split('|')
+        for line in outcome.markdown(summed, 'setting', 'reading', [cofinetuning.MAP], extra).splitlines()
+        if line.startswith('|')
+    ]
     arms, claims = rows[:5], rows[5:]
     assert len({len(row) for row in arms}) == 1 and len({len(row) for row in claims}) == 1
     assert [row[1].strip() for row in arms[2:]] == ['both', 'one', 'none']
+    assert [row[4].strip() for row in arms] == ['memory', '---', '3 MB', '', '']
     assert arms[2][3].strip() == '55.0 ± 7.1' and arms[4][2].strip() == outcome.NOT_RUN
     # Differences 30 and 50 points: 40 +- 6.314 * 14.14 / sqrt(2).
     assert claims[2][-4].strip() == '+40.0 ± 63.1' and claims[2][-2].strip() == outcome.UNRESOLVED

@@ -14,6 +14,7 @@ import ml_collections
 import numpy as np
 
 from vidloc.data import mixture
+from vidloc.experiments.outcome import Claim
 
 BOXES, FIRST, SECOND = 'street', 'studio', 'yard'
 
@@ -83,17 +84,6 @@ ARMS = (
     Arm('studio + yard + street', (FIRST, SECOND, BOXES)),
     Arm('studio + yard + street, alternating', (FIRST, SECOND, BOXES), sampling='alternating'),
 )
-
-
-@dataclasses.dataclass(frozen=True)
-class Claim:
-    """`better` is to exceed `than` in `metric`; paper: the figures of (`than`, `better`) in percent, if it has them."""
-
-    table: str
-    metric: str
-    better: str
-    than: str
-    paper: tuple[float, float] | None = None
 
 
 MAP, GROUPS = f'{BOXES}/frame_map@0.5', ('head', 'mid', 'tail')

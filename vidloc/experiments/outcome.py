@@ -1,16 +1,28 @@
 """Finished cells as means, spreads and verdicts, and as a text for people."""
 
+import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from vidloc.experiments import cofinetuning, statistics, workbench
+from vidloc.experiments import statistics
 
 HOLDS, REVERSED, UNRESOLVED, NOT_RUN = 'holds', 'the reverse holds', 'not resolved', 'not run'
 
 
+@dataclasses.dataclass(frozen=True)
+class Claim:
+    """`better` is to exceed `than` in `metric`; paper: the figures of (`than`, `better`) in percent, if it has them."""
+
+    table: str
+    metric: str
+    better: str
+    than: str
+    paper: tuple[float, float] | None = None
+
+
 def summed_up(
-    claims: Sequence[cofinetuning.Claim], arms: Sequence[str], cells: Sequence[Mapping[str, Any]], seeds: Sequence[int]
+    claims: Sequence[Claim], arms: Sequence[str], cells: Sequence[Mapping[str, Any]], seeds: Sequence[int]
 ) -> dict[str, Any]:
     """{'arms': {arm: {metric: {mean, spread, values by seed}}}, 'claims': [one row each]}; values are shares of 1.
 
@@ -34,9 +46,7 @@ def summed_up(
     return {'arms': means, 'claims': [_row(claim, values, seeds) for claim in claims], 'planned_seeds': list(seeds)}
 
 
-def _row(
-    claim: cofinetuning.Claim, values: Mapping[str, Mapping[str, Mapping[int, float]]], seeds: Sequence[int]
-) -> dict[str, Any]:
+def _row(claim: Claim, values: Mapping[str, Mapping[str, Mapping[int, float]]], seeds: Sequence[int]) -> dict[str, Any]:
     better, than = (values[arm].get(claim.metric, {}) for arm in (claim.better, claim.than))
     shared = [seed for seed in seeds if seed in better and seed in than]
     row = {
@@ -55,27 +65,32 @@ def _row(
     return row | {'verdict': verdict, 'difference': found.mean, 'half_interval': half}
 
 
-def markdown(summed: Mapping[str, Any], plan: Mapping[str, Any]) -> str:
-    """claims.md: the setting, every arm, every claim. Figures in percent."""
-    metrics = (*cofinetuning.metrics(), f'{workbench.SEEN}/frame_map@0.5')
-    updates = ', '.join(f'{count} of {name}' for name, count in plan['updates'].items())
-    shares = ', '.join(
-        f'{100 * share:.3g} % of {name} ({round(share * plan["sources"][f"train.{name}"]["size"])} examples)'
-        for name, share in plan['shares'].items()
-    )
+def markdown(
+    summed: Mapping[str, Any],
+    setting: str,
+    reading: str,
+    metrics: Sequence[str],
+    columns: Mapping[str, Mapping[str, str]] | None = None,
+) -> str:
+    """claims.md: the setting, every arm, every claim. Figures in percent.
+
+    setting, reading: what all arms share, and how names and figures are to be read. columns: {title: {arm: text}},
+    what else is told of the arms.
+    """
+    columns = columns or {}
+    titles = ['arm', 'seeds', *metrics, *columns]
     lines = [
-        f'{len(plan["request"]["seeds"])} seeds; updates of each source in every arm that uses it (but the alternating '
-        f'one): {updates}. Training data: {shares}. {plan["machine"]["devices"]}.',
+        setting,
         '',
-        'Arms, in percent, mean and sample standard deviation over seeds; `a > b`: first a, then b; `seen`: '
-        "the street's training videos.",
+        f'Arms, in percent, mean and sample standard deviation over seeds; {reading}',
         '',
-        _cells(['arm', 'seeds', *metrics]),
-        _cells(['---'] * (len(metrics) + 2)),
+        _cells(titles),
+        _cells(['---'] * len(titles)),
     ]
     for arm, found in summed['arms'].items():
         count = max((len(each['values']) for each in found.values()), default=0)
-        lines.append(_cells([arm, str(count) if count else NOT_RUN, *_figures(found, metrics)]))
+        more = [texts.get(arm, '') for texts in columns.values()]
+        lines.append(_cells([arm, str(count) if count else NOT_RUN, *_figures(found, metrics), *more]))
     lines += [
         '',
         'Claims. The difference is A - B between runs of one seed, in points, with its '
@@ -102,9 +117,9 @@ def markdown(summed: Mapping[str, Any], plan: Mapping[str, Any]) -> str:
     return '\n'.join(lines) + '\n'
 
 
-def one_line(metrics: Mapping[str, float]) -> str:
-    """The figures of a cell that the claims use."""
-    return ', '.join(f'{name} {100 * metrics[name]:.1f}' for name in cofinetuning.metrics() if name in metrics)
+def one_line(metrics: Mapping[str, float], names: Sequence[str]) -> str:
+    """Those of `names` that are among the figures, in percent."""
+    return ', '.join(f'{name} {100 * metrics[name]:.1f}' for name in names if name in metrics)
 
 
 def _figures(found: Mapping[str, Any], metrics: Sequence[str]) -> list[str]:

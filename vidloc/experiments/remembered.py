@@ -4,6 +4,7 @@ import numpy as np
 
 from vidloc.annotations.records import VideoRecord
 from vidloc.data import footage as footage_lib
+from vidloc.data import video
 from vidloc.data.timeline import Timeline
 
 
@@ -22,10 +23,11 @@ class Remembered:
         """See Footage."""
         return self._file(key)[0]
 
-    def read(self, key: str, times: np.ndarray) -> np.ndarray:
+    def read(self, key: str, times: np.ndarray, each: video.Each | None = None) -> np.ndarray:
         """See Footage."""
         timeline, frames = self._file(key)
-        return frames[timeline.frames_at(times)]
+        shown = frames[timeline.frames_at(times)]  # [T, H, W, 3]
+        return shown if each is None else np.stack([each(frame) for frame in shown])
 
     def _file(self, key: str) -> tuple[Timeline, np.ndarray]:
         if key not in self._files:

@@ -12,7 +12,7 @@ import ml_collections
 import numpy as np
 from flax import traverse_util
 
-from vidloc import build
+from vidloc import build, supply
 from vidloc.data import pipeline, sources
 from vidloc.experiments.remembered import Remembered
 from vidloc.metrics import ava, frequency
@@ -46,8 +46,8 @@ class Workbench:
             config.eval_sources[SEEN].boxes = config.eval_sources[boxes].boxes
         self.config, self.boxes, self.shares = config, boxes, shares
         self.experiment = build.experiment(config)
-        self.opened = build.open_sources(config, self.experiment.tasks, train=True)
-        self.evaluated = build.open_sources(config, self.experiment.tasks, train=False)
+        self.opened = supply.open_sources(config, self.experiment.tasks, train=True)
+        self.evaluated = supply.open_sources(config, self.experiment.tasks, train=False)
         for source in (*self.opened.values(), *self.evaluated.values()):
             source.footage = Remembered(source.footage)
         # Both look at the same files.
@@ -67,7 +67,7 @@ class Workbench:
     def start(self, seed: int) -> dict[str, np.ndarray]:
         """Fresh parameters {name in run form: array} of all tasks."""
         params = traverse_util.flatten_dict(self._init(jax.random.key(seed)), sep='/')
-        return {**jax.device_get(params), **build.start_biases(self.experiment, self.data(seed))}
+        return {**jax.device_get(params), **supply.start_biases(self.experiment, self.data(seed))}
 
     def renewed(self, params: Mapping[str, np.ndarray], names: Iterable[str], seed: int) -> dict[str, np.ndarray]:
         """The parameters with fresh heads of the tasks of the sources `names`, as `start` makes them."""
