@@ -48,14 +48,15 @@ MAY = {
         'config', 'settings', 'losses', 'ops', 'annotations', 'metrics', 'data', 'models', 'tasks', 'checkpoints',
         'train', 'synthetic', 'report',
     },
+    'supply': {'build', 'config', 'annotations', 'data', 'tasks'},
     'trained': {'build', 'checkpoints', 'models'},
     'transfer': {'trained', 'build', 'config', 'checkpoints', 'models'},
     'settling': {'transfer', 'trained', 'build', 'config', 'models'},
     'export': {'trained', 'config', 'checkpoints', 'models'},
     'workdir': {'build', 'config', 'checkpoints', 'data'},
     'experiments': {
-        'experiments', 'build', 'config', 'settings', 'workdir', 'transfer', 'trained', 'losses', 'ops', 'annotations',
-        'metrics', 'data', 'models', 'tasks', 'checkpoints', 'train', 'synthetic', 'report', 'run', 'inference',
+        'experiments', 'build', 'supply', 'config', 'settings', 'workdir', 'transfer', 'trained', 'losses', 'ops',
+        'annotations', 'metrics', 'data', 'models', 'tasks', 'checkpoints', 'train', 'synthetic', 'report', 'run', 'inference',
     },
     'recipes': {'config', 'train.trainable'},
     'inference': {

@@ -5,7 +5,8 @@ import pathlib
 
 import pytest
 
-from vidloc import config, run
+from vidloc import build, config, run
+from vidloc import workdir as workdir_lib
 from vidloc.annotations import label_map
 from vidloc.checkpoints.store import CheckpointError
 from vidloc.workdir import RunError
@@ -28,3 +29,23 @@ def test_an_evaluation_with_the_classes_in_another_order_is_refused(tmp_path):
     (workdir / 'model.json').write_text(json.dumps(trained))
     with pytest.raises(CheckpointError):  # the next thing that is looked at
         run.evaluate(given, workdir)
+
+
+def test_the_config_of_an_earlier_version_gets_what_came_later(tmp_path):
+    """Sections and fields that it does not have stand at their defaults: it can be opened, and gone on with."""
+    given = config.load(f'{TINY}:{tmp_path},street,unscored')
+    early = json.loads(workdir_lib.as_json(given))
+    for section in ('side', 'clips'):
+        del early[section]
+    for section, field in (('precision', 'frozen'), ('schedule', 'warmup_from_zero'), ('log', 'gradient_norm')):
+        del early[section][field]
+    completed = build.completed(early)
+    assert workdir_lib.as_json(completed) == workdir_lib.as_json(given)
+    experiment = build.experiment(given)
+    assert build.experiment(completed).partition.total() == experiment.partition.total()
+    (tmp_path / 'config.json').write_text(json.dumps(early))
+    workdir_lib.check(tmp_path, given, experiment, {})
+    early['precision']['compute'] = 'bfloat16'
+    (tmp_path / 'config.json').write_text(json.dumps(early))
+    with pytest.raises(RunError, match=r"precision\.compute: 'bfloat16' there, 'float32' now"):
+        workdir_lib.check(tmp_path, given, experiment, {})

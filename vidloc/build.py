@@ -10,12 +10,11 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import ml_collections
-import numpy as np
 from flax import traverse_util
 
 from vidloc import config as config_lib
 from vidloc import settings
-from vidloc.annotations import ava, class_list, formats
+from vidloc.annotations import class_list, formats
 from vidloc.config import ConfigError, Part
 from vidloc.data import clips, feature_windows, keyframes, mixture, pipeline, sources, windows
 from vidloc.models import (
@@ -196,6 +195,12 @@ def config(
     return ml_collections.ConfigDict(filled).lock()
 
 
+def completed(stored: Mapping[str, Any]) -> ml_collections.ConfigDict:
+    """The config of a run, as its W/config.json holds it; what later versions added has its default."""
+    later = {key: part.defaults() | dict(stored.get(key, {})) for key, part in SECTIONS.items()}
+    return ml_collections.ConfigDict({'side': {'kind': 'none'}, **stored, **later})
+
+
 def layerwise(backbone: Mapping[str, Any], decay: float) -> tuple[tuple[str, float | None, bool], ...]:
     """A freezing table for `config`: everything trains, deeper layers slower (train/layer_decay.py).
 
@@ -259,7 +264,7 @@ def _source(given: Mapping[str, Any], tasks: Mapping[str, Any], where: str) -> d
     return head | config_lib.fill(view.part, rest, where, extra=form.defaults())
 
 
-def _view(config: ml_collections.ConfigDict, source: ml_collections.ConfigDict) -> View:
+def view_of(config: ml_collections.ConfigDict, source: ml_collections.ConfigDict) -> View:
     """The view of a source of the config."""
     views = TASKS[config.tasks[source.task].kind].views
     return views[source.view if 'view' in source else next(iter(views))]
@@ -492,95 +497,5 @@ def abstract_batch(
     config: ml_collections.ConfigDict, source: ml_collections.ConfigDict, classes: int, size: int
 ) -> dict[str, jax.ShapeDtypeStruct]:
     """The shapes of a source's batch, as data.batching.collate makes it."""
-    view = config_lib.make(_view(config, source).part, source)
+    view = config_lib.make(view_of(config, source).part, source)
     return {name: jax.ShapeDtypeStruct(shape, kind) for name, (shape, kind) in view.layout(classes).batch(size).items()}
-
-
-def open_sources(
-    config: ml_collections.ConfigDict,
-    tasks: Mapping[str, base.Task],
-    *,
-    train: bool,
-    only: Sequence[str] | None = None,
-) -> dict[str, sources.Source]:
-    """{name: Source} of the training or the evaluation sources, or `only` some of them, in the order of the config.
-
-    Raises sources.DataError (one text for all that is missing) or records.AnnotationError.
-    """
-    asked = config.sources if train else config.eval_sources
-    asked = {name: source for name, source in asked.items() if only is None or name in only}
-    missing = [
-        line for name, source in asked.items() for line in _missing(name, source, _view(config, source).folder, train)
-    ]
-    if missing:
-        raise sources.DataError('\n'.join(['data are missing:', *missing, *([config.hint] if config.hint else [])]))
-    opened = {}
-    for name, source in asked.items():
-        task = config.tasks[source.task]
-        classes = tasks[source.task].classes
-        if task.class_list and not os.path.isfile(task.class_list):
-            raise sources.DataError(f'tasks.{source.task}.class_list: no file {task.class_list!r}. {config.hint}')
-        records = config_lib.make(FORMATS[source.format], source).read()
-        _check_labels(name, records, classes, TASKS[task.kind].truth)
-        view = _view(config, source)
-        if not train and view.source is keyframes.KeyframeSource:
-            _check_action_list(name, source, classes)
-        opened[name] = view.source(name, config_lib.make(view.part, source), records, classes, train=train)
-    return opened
-
-
-def has_boxes(config: ml_collections.ConfigDict, task: str) -> bool:
-    """Whether the sources of a task are keyframes with boxes."""
-    return any(view.source is keyframes.KeyframeSource for view in TASKS[config.tasks[task].kind].views.values())
-
-
-def _missing(name: str, view: ml_collections.ConfigDict, folder: str, train: bool) -> list[str]:
-    group = 'sources' if train else 'eval_sources'
-    lines = []
-    form = config_lib.make(FORMATS[view.format], view)
-    for field, paths in form.files().items():
-        where = f'  {group}.{name}.{field} (format {view.format!r})'
-        if not paths or not all(paths):
-            lines.append(f'{where}: not set')
-        lines += [f'{where}: nothing at {path!r}' for path in paths if path and not os.path.exists(path)]
-    if not os.path.isdir(view[folder]):
-        lines.append(f'  {group}.{name}.{folder}: no folder {view[folder]!r}')
-    return lines
-
-
-def _check_action_list(name: str, view: ml_collections.ConfigDict, classes: Sequence[str]) -> None:
-    """The action list of an evaluated source says which classes are scored and their ids; the task must have them."""
-    if 'labels' not in view:
-        raise sources.DataError(f'eval_sources.{name}: boxes are evaluated with an action list; use format ava')
-    unknown = sorted(set(ava.read_label_map(view.labels).values()) - set(classes))
-    if unknown:
-        raise sources.DataError(
-            f'eval_sources.{name}.labels: {view.labels} has {len(unknown)} classes that task {view.task} lacks, such '
-            f'as {unknown[0]!r}; name a list of no more than the classes of tasks.{view.task}.class_list'
-        )
-
-
-def _check_labels(name: str, records: Sequence[Any], classes: Sequence[str], truth: Sequence[str]) -> None:
-    known = set(classes)
-    for record in records:
-        found = [label for person in record.boxes for label in person.labels] if 'boxes' in truth else []
-        found += [item.label for group in ('labels', 'segments') if group in truth for item in getattr(record, group)]
-        for label in found:
-            if label not in known:
-                raise sources.DataError(
-                    f'source {name}: {record.video} has the label {label!r}, which is not among the {len(known)} '
-                    f'classes of its task; {config_lib.nearest(label, known)}'
-                )
-
-
-def start_biases(experiment: Experiment, opened: Mapping[str, sources.Source]) -> dict[str, np.ndarray]:
-    """{canonical name: [C]} of the output biases that start at the training log-odds (train.log_odds_bias)."""
-    if not experiment.config.train.log_odds_bias:
-        return {}
-    biases = {}
-    for source in opened.values():
-        task = experiment.config.sources[source.name].task
-        if isinstance(source, keyframes.KeyframeSource):
-            share = np.clip(source.label_share(), 1e-3, 1 - 1e-3)
-            biases[f'heads_{task}/output/bias'] = np.log(share / (1 - share)).astype(np.float32)
-    return biases

@@ -13,7 +13,7 @@ import ml_collections
 import numpy as np
 from flax import traverse_util
 
-from vidloc import build, settling, transfer
+from vidloc import build, settling, supply, transfer
 from vidloc import config as config_lib
 from vidloc import workdir as workdir_lib
 from vidloc.annotations import records
@@ -75,9 +75,9 @@ def train(config: ml_collections.ConfigDict, workdir: str | pathlib.Path) -> dic
     config, settled = settling.settle(config, workdir)
     mesh = sharding.make_mesh(data=config.mesh.data, fsdp=config.mesh.fsdp)
     experiment = build.experiment(config)
-    opened = build.open_sources(config, experiment.tasks, train=True)
+    opened = supply.open_sources(config, experiment.tasks, train=True)
     check_evaluation(config)
-    evaluated = build.open_sources(config, experiment.tasks, train=False)
+    evaluated = supply.open_sources(config, experiment.tasks, train=False)
     check_data(opened, evaluated, config.seed)
     workdir_lib.check(workdir, config, experiment, opened)
     plan = length(config, opened)
@@ -152,12 +152,12 @@ def evaluate(config: ml_collections.ConfigDict, workdir: str | pathlib.Path) -> 
     mesh = sharding.make_mesh(data=config.mesh.data, fsdp=config.mesh.fsdp)
     experiment = build.experiment(config)
     check_evaluation(config)
-    evaluated = build.open_sources(config, experiment.tasks, train=False)
+    evaluated = supply.open_sources(config, experiment.tasks, train=False)
     workdir_lib.check_classes(workdir, experiment)
     opened: dict[str, sources.Source] = {}
     for name in config.sources:
         try:
-            opened |= build.open_sources(config, experiment.tasks, train=True, only=(name,))
+            opened |= supply.open_sources(config, experiment.tasks, train=True, only=(name,))
         except (sources.DataError, records.AnnotationError) as error:
             logging.warning('%s is not there to count its labels: %s', name, error)
     # The shape of the state does not depend on the length of the run.
@@ -257,7 +257,7 @@ def start(
         state, done = store.restore(target, store.select(config.eval.checkpoint) if read_only else None)
         return Start(state, frozen, store, done)
 
-    given = dict(build.start_biases(experiment, opened))
+    given = dict(supply.start_biases(experiment, opened))
     if config.init_from:
         found, said = transfer.begin(experiment)
         given |= found
@@ -363,7 +363,7 @@ def check_evaluation(config: ml_collections.ConfigDict) -> None:
         if name in config.eval_sources or not members:
             raise RunError(f'{where}: give it evaluation sources, and a name that none of them has')
         tasks = sorted({config.eval_sources[member].task for member in members})
-        if len(tasks) > 1 or not build.has_boxes(config, tasks[0]):
+        if len(tasks) > 1 or not supply.has_boxes(config, tasks[0]):
             raise RunError(f'{where}: its sources must be boxes of one task, not of {", ".join(tasks)}')
 
 

@@ -6,7 +6,6 @@ import os
 import pathlib
 
 import jax
-import ml_collections
 import numpy as np
 from flax import traverse_util
 
@@ -38,7 +37,7 @@ def read_run(place: str | os.PathLike[str], which: str = '') -> Trained:
     Raises ConfigError or CheckpointError.
     """
     workdir = pathlib.Path(place)
-    config = ml_collections.ConfigDict(json.loads((workdir / 'config.json').read_text(encoding='utf-8')))
+    config = build.completed(json.loads((workdir / 'config.json').read_text(encoding='utf-8')))
     # The run's own class names: its class lists may have moved since.
     for name, task in json.loads((workdir / 'model.json').read_text(encoding='utf-8'))['tasks'].items():
         config.tasks[name].classes = tuple(task['classes'])

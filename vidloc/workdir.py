@@ -31,7 +31,20 @@ MAY_CHANGE = (
     'weights.',
     'name',
 )
-PATHS = ('videos', 'annotations', 'labels', 'detections', 'excluded', 'included', 'class_list')
+PATHS = (
+    'videos',
+    'features',
+    'annotations',
+    'labels',
+    'detections',
+    'excluded',
+    'included',
+    'blocked',
+    'external_scores',
+    'class_list',
+)
+# Of a view, what the model must be given: frames, or feature vectors.
+INPUT = ('frames', 'rate', 'stride', 'size', 'mode', 'width', 'length', 'upsample', 'layers')
 ENVIRONMENT = 'environment.json'
 PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'grain', 'numpy', 'av')
 
@@ -49,7 +62,7 @@ def check(
     """Raises RunError when the workdir holds another run: other settings or other data."""
     path = workdir / 'config.json'
     if path.exists():
-        before = config_lib.flatten(json.loads(path.read_text(encoding='utf-8')))
+        before = config_lib.flatten(build.completed(json.loads(path.read_text(encoding='utf-8'))))
         now = config_lib.flatten(json.loads(as_json(config)))
         differing = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
         groups = {key.rpartition('.')[0] for key in before}
@@ -120,7 +133,7 @@ def write(
             **config_lib.plain(prepare),
             'layout': 'BTHWC uint8 RGB',
             'inputs': {
-                name: {'frames': view.frames, 'rate': view.rate, 'size': list(view.size)}
+                name: {field: config_lib.plain(getattr(view, field)) for field in INPUT if hasattr(view, field)}
                 for name, view in views.items()
             },
         },
