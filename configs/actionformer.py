@@ -9,6 +9,7 @@ Not reproduced here. Hardware: one GPU of 5 GB, or a CPU and patience: 2 s a ste
 
 Argument: words after commas, in any order.
   thumos, activitynet, own   the recipe: settings of the public code for these sets; own: yours (thumos)
+  csv                own: DIR/train.csv and DIR/val.csv in place of DIR/annotations.json
   features=DIR       <video>.npy or .npz, [T, width], as tools/extract_features.py writes them
   width=N            channels (thumos 2048, activitynet 512, own 768)
   data=DIR           DIR/annotations.json (ActivityNet's layout), and DIR/classes.txt but for thumos
@@ -40,38 +41,36 @@ SUBSETS = {
     'own': ('training', 'validation'),
 }
 # (stride, span) in frames; 0 and -1: what features.json says.
-STEPS = {'thumos': ('4', '16'), 'activitynet': ('16', '16'), 'own': ('0', '-1')}
+STEPS = {'thumos': (4.0, 16.0), 'activitynet': (16.0, 16.0), 'own': (0.0, -1.0)}
 
 
 def get_config(argument: str = ''):
-    asked = recipes.read(HERE, argument, models=tuple(WIDTHS), settings=SETTINGS)
+    asked = recipes.read(HERE, argument, models=tuple(WIDTHS), settings=SETTINGS, words=('csv',))
     if asked.method != 'losa' or asked.parts or asked.layers:
         raise ConfigError(f'{HERE}: features have no layers for adapters; configs/losa_thumos.py has them')
     recipe, given = asked.model, asked.settings
+    if recipe != 'own' and asked.words:
+        raise ConfigError(f'{HERE}: csv is for own videos: say own,csv')
     root = pathlib.Path(given.get('data', FOLDERS[recipe]))
     width = recipes.number(HERE, given, 'width', WIDTHS[recipe])
     length = recipes.number(HERE, given, 'length', 192 if recipe == 'activitynet' else 2304)
-    try:
-        stride, span = (float(given.get(key, STEPS[recipe][i])) for i, key in enumerate(('stride', 'span')))
-    except ValueError as error:
-        raise ConfigError(f'{HERE}: stride and span are numbers of frames; {error}') from error
+    stride = recipes.measure(HERE, given, 'stride', STEPS[recipe][0])
+    span = recipes.measure(HERE, given, 'span', STEPS[recipe][1], least=-1.0)
     whole = recipe == 'activitynet'
     scores = given.get('scores', '')
 
     def features(subset: str, **fields: Any) -> dict[str, Any]:
         return {
             'task': recipe,
-            'format': 'activitynet',
+            **recipes.segments(root, subset, csv='csv' in asked.words),
             'view': 'features',
-            'annotations': (str(root / 'annotations.json'),),
-            'subset': subset,
             'features': given.get('features', str(root / 'features')),
             'width': width,
             'length': length,
             'stride': stride,
             'span': span,
             'mode': 'resize' if whole else 'window',
-            'prefix': 'v_' if whole else '',
+            **({'prefix': 'v_'} if whole else {}),
             'missing': 'leave_out',
             **fields,
         }
@@ -116,7 +115,8 @@ def get_config(argument: str = ''):
             'batch_size': 16 if whole else 2,
             'epochs': 15.0 if whole else 35.0,
             'clip_norm': 1.0,
-            'ema': 0.999,
+            # Over thousands of steps; of few videos there are fewer.
+            'ema': 0.99 if recipe == 'own' else 0.999,
         },
         eval={'batch_size': 1},
         log={'log': 20, 'save': 500},

@@ -56,7 +56,8 @@ MAY = {
     'workdir': {'build', 'config', 'checkpoints', 'data'},
     'experiments': {
         'experiments', 'build', 'supply', 'config', 'settings', 'workdir', 'transfer', 'trained', 'losses', 'ops',
-        'annotations', 'metrics', 'data', 'models', 'tasks', 'checkpoints', 'train', 'synthetic', 'report', 'run', 'inference',
+        'annotations', 'metrics', 'data', 'models', 'tasks', 'checkpoints', 'train', 'synthetic', 'report', 'run',
+        'inference',
     },
     'recipes': {'config', 'train.trainable'},
     'inference': {

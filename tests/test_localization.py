@@ -175,6 +175,8 @@ def test_recipes_have_the_published_sizes(spec, total, trained):
         ('head,no-long', "no-long says nothing to the method 'head'"),
         ('layers=9-3', 'layers=9-3 is not as layers=15-20+35-39'),
         ('frames=many', 'frames=many is no whole number above 0'),
+        ('own,rate=fast', 'rate=fast is no number from 0 on'),
+        ('csv', 'csv is for own videos: say own,csv'),
     ],
 )
 def test_words_that_mean_nothing_are_refused(word, message):
@@ -223,3 +225,41 @@ def test_a_run_from_videos_to_a_page_of_results(acts, tmp_path):
     )
     # What was frozen is kept as it was before it was cast, and the same weights give the same figures again.
     assert run.evaluate(config, tmp_path) == pytest.approx(figures)
+
+
+def test_own_videos_need_a_folder_and_no_recipe_of_their_own(tmp_path):
+    (tmp_path / 'classes.txt').write_text('clap\njump\n')
+    loaded = config_lib.load(f'{CONFIGS}/losa_thumos.py:own,csv,data={tmp_path},rate=8,videomae-S')
+    source, evaluated = loaded.sources.own, loaded.eval_sources.own
+    assert (source.annotations, evaluated.annotations) == ((f'{tmp_path}/train.csv',), (f'{tmp_path}/val.csv',))
+    assert (source.rate, source.format, source.videos) == (8.0, 'table', f'{tmp_path}/videos')
+    assert build.class_names('own', loaded.tasks.own) == ('clap', 'jump')
+    loaded = config_lib.load(f'{CONFIGS}/losa_thumos.py:own,data={tmp_path}')
+    assert [group.own.subset for group in (loaded.sources, loaded.eval_sources)] == ['training', 'validation']
+
+
+def test_a_run_from_own_features_and_tables(tmp_path):
+    rng = np.random.default_rng(0)
+    for split, videos in (('train', ('a', 'b')), ('val', ('c',))):
+        rows = [
+            f'{video},{start},{start + 2},{label}' for video in videos for start, label in ((1, 'clap'), (5, 'jump'))
+        ]
+        (tmp_path / f'{split}.csv').write_text('\n'.join(['video,start,end,label', *rows, '']))
+    (tmp_path / 'classes.txt').write_text('clap\njump\n')
+    (tmp_path / 'features').mkdir()
+    for video in 'abc':
+        np.save(tmp_path / f'features/{video}.npy', rng.normal(size=(32, 6)).astype(np.float16))
+    said = {'stride': 2, 'span': 1, 'rate': 8.0, 'width': 6}
+    (tmp_path / 'features/features.json').write_text(json.dumps(said))
+    config = config_lib.load(f'{CONFIGS}/actionformer.py:own,csv,data={tmp_path},width=6,length=576')
+    for group in (config.sources, config.eval_sources):
+        group.own.length = 32
+    small = {'width': 16, 'heads': 2, 'stem': 1, 'levels': 2, 'windows': (5,), 'ranges': ((0, 8), (8, 1000))}
+    config.tasks.own.head.update(small | {'max_length': 32})
+    config.train.update({'steps': 1})
+    config.schedule.update({'warmup_epochs': 0.0})
+    run.train(config, tmp_path / 'run')
+    given = json.loads((tmp_path / 'run/model.json').read_text())['preprocessing']['inputs']['own']
+    assert (given['width'], given['length'], given['mode']) == (6, 32, 'window')
+    truth = json.loads((tmp_path / 'run/eval/own_truth.json').read_text())['database']
+    assert truth['c']['subset'] == 'validation' and len(truth['c']['annotations']) == 2

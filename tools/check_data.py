@@ -26,7 +26,7 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument(
         '--write_labels',
         metavar='FILE',
-        help='activitynet: write the list of classes, by label_id if there are any',
+        help='activitynet, table: write the list of classes, by label_id if there are any',
     )
     found.add_argument('--subset', help='activitynet, kinetics, folders: check only the videos of this subset')
     found.add_argument('--excluded', help='ava: csv of keyframes to leave out')
@@ -68,7 +68,7 @@ def main(arguments: list[str] | None = None) -> int:
             prefix=options.prefix,
         )
         if options.write_labels:
-            _write_labels(options)
+            _write_labels(report, options)
         videos = presence.Presence((), {}) if options.videos is None else _videos(report, options)
     except (ValueError, ChildProcessError) as error:
         print(f'check_data: {error}', file=sys.stderr)
@@ -89,12 +89,19 @@ def main(arguments: list[str] | None = None) -> int:
     return 1 if errors else 0
 
 
-def _write_labels(options: argparse.Namespace) -> None:
-    """The classes of the first file, which is for training. Raises ValueError."""
-    if options.format != 'activitynet':
-        raise ValueError(f'--write_labels is for format activitynet, not {options.format}')
+def _write_labels(report: check.Report, options: argparse.Namespace) -> None:
+    """The classes of the segments in the first file, which is for training. Raises ValueError."""
+    first = options.annotations[0]
+    if options.format == 'activitynet':
+        classes = activitynet.class_order(first)
+    elif options.format == 'table':
+        classes = sorted({segment.label for record in report.records.get(first, ()) for segment in record.segments})
+    else:
+        raise ValueError(f'--write_labels is for formats activitynet and table, not {options.format}')
+    if not classes:
+        raise ValueError(f'--write_labels: there are no segments with labels in {first}')
     style = 'json' if options.write_labels.lower().endswith('.json') else 'lines'
-    class_list.write_class_list(options.write_labels, activitynet.class_order(options.annotations[0]), style)
+    class_list.write_class_list(options.write_labels, classes, style)
 
 
 def say(text: str) -> None:

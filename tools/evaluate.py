@@ -129,7 +129,7 @@ def _add_temporal(commands) -> None:
     parser = commands.add_parser('temporal', help='mAP of temporal segments at several tIoU')
     parser.add_argument('--ground_truth', required=True, help='ActivityNet JSON: database, subset, annotations')
     parser.add_argument('--predictions', required=True, help='ActivityNet JSON: results, label, score, segment')
-    parser.add_argument('--subset', default='validation', help='which videos of the ground truth are evaluated')
+    parser.add_argument('--subset', default='validation', help="which videos of the ground truth; '' for all")
     parser.add_argument(
         '--tiou', default='thumos', help='thumos (0.3,0.4,0.5,0.6,0.7), anet (0.5 to 0.95 by 0.05) or such a list'
     )
@@ -142,12 +142,10 @@ def _run_temporal(options: argparse.Namespace) -> dict:
     thresholds = _thresholds(options.tiou)
     blocked = set(segment_table.read_blocked(options.blocked)) if options.blocked else set()
     notes: list = []
-    table = segment_table.read_segment_table(options.ground_truth, options.subset, blocked, notes=notes)
+    table = segment_table.read_segment_table(options.ground_truth, options.subset or None, blocked, notes=notes)
     truth, classes = table.columns, dict(enumerate(table.classes))
     if not (truth['end'] > truth['start']).any():
-        raise _Fault(
-            f'{options.ground_truth}: no segments in the {len(table.videos)} videos of the subset {options.subset!r}'
-        )
+        raise _Fault(f'{options.ground_truth}: no segments in the {len(table.videos)} videos of {_of(options.subset)}')
     found = segment_predictions.read_segment_predictions(options.predictions, table.classes, keep_inverted=True)
     given = len(found['score'])
     videos = found['video'].tolist()
@@ -210,9 +208,13 @@ def _check_names(options: argparse.Namespace, table: segment_table.SegmentTable,
     known, there = set(table.videos), list(dict.fromkeys(found['video'].tolist()))
     if known.isdisjoint(there):
         raise _Fault(
-            f'{options.predictions}: no prediction is on a video of the subset {options.subset!r}; predictions are on '
+            f'{options.predictions}: no prediction is on a video of {_of(options.subset)}; predictions are on '
             f'{there[0]!r}, the truth is on {table.videos[0]!r}: compare names (perhaps v_ before them) and subset'
         )
+
+
+def _of(subset: str) -> str:
+    return f'the subset {subset!r}' if subset else 'the file'
 
 
 def _sentence(counts: Mapping[str, int]) -> str:

@@ -4,6 +4,8 @@ configs/losa_thumos.py and configs/losa_activitynet.py share them; every field c
 """
 
 import dataclasses
+import math
+import pathlib
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -111,3 +113,26 @@ def number(recipe: str, settings: Mapping[str, str], key: str, default: int) -> 
     if not text.isdecimal() or not int(text):
         raise ConfigError(f'{recipe}: {key}={text} is no whole number above 0')
     return int(text)
+
+
+def measure(recipe: str, settings: Mapping[str, str], key: str, default: float, least: float = 0.0) -> float:
+    """A setting that is a number from `least` on. Raises ConfigError."""
+    text = settings.get(key, str(default))
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not least <= value < math.inf:
+        raise ConfigError(f'{recipe}: {key}={text} is no number from {least:g} on')
+    return value
+
+
+def segments(root: pathlib.Path, subset: str, *, csv: bool = False) -> dict[str, Any]:
+    """Which segments a source has, for build.config: of root/annotations.json those of the subset.
+
+    csv: root/train.csv for the subset 'training', root/val.csv for any other (annotations/table.py).
+    """
+    if csv:
+        file = 'train.csv' if subset == 'training' else 'val.csv'
+        return {'format': 'table', 'annotations': (str(root / file),)}
+    return {'format': 'activitynet', 'annotations': (str(root / 'annotations.json'),), 'subset': subset}

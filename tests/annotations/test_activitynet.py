@@ -151,3 +151,13 @@ def test_the_tool_checks_and_writes_the_list_of_classes(tmp_path, capsys):
     assert class_list.read_class_list(labels) == ('Diving', 'CliffDiving')
     assert check_data.main(['--format', 'table', '--annotations', path, '--prefix', 'v_']) == 2
     assert 'format table has no prefix' in capsys.readouterr().err
+
+
+def test_the_tool_writes_the_list_of_classes_of_a_table(tmp_path, capsys):
+    path, labels = tmp_path / 'train.csv', tmp_path / 'classes.txt'
+    path.write_text('video,start,end,label\na,1,2,run\na,3,4,jump\nb,,,indoors\n')
+    assert check_data.main(['--format', 'table', '--annotations', str(path), '--write_labels', str(labels)]) == 0
+    assert class_list.read_class_list(labels) == ('jump', 'run')
+    path.write_text('video,start,end,label\nb,,,indoors\n')
+    assert check_data.main(['--format', 'table', '--annotations', str(path), '--write_labels', str(labels)]) == 2
+    assert 'no segments with labels' in capsys.readouterr().err

@@ -106,6 +106,10 @@ def test_blocked_videos_lose_truth_and_predictions(run, tmp_path):
     assert '1 videos are blocked; 2 predictions are on blocked videos' in done.stderr
 
 
+def test_an_empty_name_takes_all_subsets(run):
+    assert _json(run(TRUTH, FOUND, '--subset', ''))['counts']['videos'] == 3
+
+
 def test_what_is_odd_is_counted_and_said(run):
     odd = truth(a=('Test', [(0, 10, 'run'), (0, 10.0005, 'run'), (4, 4, 'run')]), b=('Validation', []))
     done = run(

@@ -167,8 +167,8 @@ def _described(name: str, view: FeatureWindows) -> Description:
         against.append(f'mode is {view.mode!r}, but these vectors lie evenly over whole videos (resize)')
     if against:
         raise sources.DataError(
-            f'source {name}: the config does not fit the features in {view.features}: {"; ".join(against)}; leave the '
-            'fields out, or name other features'
+            f'source {name}: the config does not fit the features in {view.features}: {"; ".join(against)}; set width '
+            'and layers to what the folder says, leave stride, span and rate out, or name other features'
         )
     found = dataclasses.replace(
         said,

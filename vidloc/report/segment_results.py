@@ -23,6 +23,8 @@ AT = 'map@'
 # Names of fitted bins, by how many there are.
 BIN_NAMES = {1: ('all',), 2: ('S', 'L'), 3: ('S', 'M', 'L'), 4: ('XS', 'S', 'M', 'L'), 5: ('XS', 'S', 'M', 'L', 'XL')}
 FITTED = 'fitted'
+# What others' evaluation scripts look for.
+SUBSET = 'validation'
 
 
 def measure(
@@ -42,7 +44,8 @@ def write_detections(folder: pathlib.Path, name: str, scored: Scored) -> None:
     ):
         segments[video].append(Segment(start, end, classes[label]))
     records = [
-        VideoRecord(video, duration=seconds.get(video), segments=tuple(rows)) for video, rows in segments.items()
+        VideoRecord(video, subset=SUBSET, duration=seconds.get(video), segments=tuple(rows))
+        for video, rows in segments.items()
     ]
     activitynet.write_activitynet(folder / f'{name}_truth.json', records)
 
