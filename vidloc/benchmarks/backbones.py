@@ -178,7 +178,7 @@ def _runner(case: Case, mode: str, compiled: Any, shapes: Any) -> Callable[[], N
     return run
 
 
-def _summary(times: list[dict[str, float]]) -> dict[str, float]:
+def summary(times: list[dict[str, float]]) -> dict[str, float]:
     seconds = [one['seconds'] for one in times]
     median = statistics.median(seconds)
     return {'seconds': min(seconds), 'median_seconds': median, 'cpu_s': min(one['cpu_s'] for one in times)}
@@ -188,21 +188,21 @@ def _beside_public(case: Case) -> Iterator[dict[str, Any]]:
     with _peer(case.peer) as peer:
         for mode, public in case.modes.items():
             compiled, shapes, row = _compile(case, mode)
-            run, product = _runner(case, mode, compiled, shapes), _product()
+            run, multiply = _runner(case, mode, compiled, shapes), product()
             run()
             if peer:
                 peer.run(mode)
             ours, theirs, products = [], [], []
             for _ in range(REPEATS):
-                products.append(suite.timed(product)['cpu_s'])
+                products.append(suite.timed(multiply)['cpu_s'])
                 ours.append(suite.timed(run))
                 if peer:
                     theirs.append(peer.run(mode))
-            row |= {'matmul_gflops': 2 * SIDE**3 / min(products) / 1e9} | _summary(ours)
+            row |= {'matmul_gflops': 2 * SIDE**3 / min(products) / 1e9} | summary(ours)
             row |= {f'public_{name}': figure for name, figure in public.items()}
             row |= {f'ratio_{name}': row[name] / figure for name, figure in public.items()}
             if peer:
-                row |= {f'peer_{name}': figure for name, figure in _summary(theirs).items()} | peer.versions
+                row |= {f'peer_{name}': figure for name, figure in summary(theirs).items()} | peer.versions
                 pairs = list(zip(ours, theirs, strict=True))
                 row |= {f'peer_ratio_{name}': statistics.median(a[name] / b[name] for a, b in pairs) for name in _BOTH}
             yield {'case': _label(case, mode), 'remat': 'none', **row}
@@ -214,7 +214,7 @@ PEERS = {'vidloc.benchmarks.torch_peer': ('torch', 'transformers'), 'vidloc.benc
 SIDE = 2048
 
 
-def _product() -> Callable[[], Any]:
+def product() -> Callable[[], Any]:
     """A product of two matrices of SIDE x SIDE, to know what the machine gives at the moment."""
     matrix = jnp.ones((SIDE, SIDE))
     multiply = jax.jit(jnp.matmul)
@@ -285,7 +285,7 @@ def _utilisation(case: Case) -> dict[str, Any]:
     compiled, shapes, row = _compile(case, 'forward and backward', remat='full', kernel=kernel, dtype=jnp.bfloat16)
     run = _runner(case, 'forward and backward', compiled, shapes)
     run()
-    times = _summary([suite.timed(run) for _ in range(REPEATS)])
+    times = summary([suite.timed(run) for _ in range(REPEATS)])
     peak = next((peak for name, peak in PEAKS.items() if device.startswith(name)), None)
     rate = work / times['seconds']
     used = {'flops_per_second': rate, 'utilisation': rate / peak if peak else None, 'kernel': kernel}

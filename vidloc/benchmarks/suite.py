@@ -14,7 +14,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from importlib import metadata
 from typing import Any
 
@@ -277,6 +277,30 @@ def backbones() -> Iterator[dict[str, Any]]:
     yield from models.rows()
 
 
+def losa_cases() -> 'Cases':
+    """LoSA's training step, see localization.py."""
+    from vidloc.benchmarks import localization
+
+    return localization.losa_cases()
+
+
+def actionformer_cases() -> 'Cases':
+    """ActionFormer on features, see localization.py."""
+    from vidloc.benchmarks import localization
+
+    return localization.actionformer_cases()
+
+
+def temporal_cases() -> 'Cases':
+    """Scoring of segments, see segment_scoring.py."""
+    from vidloc.benchmarks import segment_scoring
+
+    return segment_scoring.cases()
+
+
+Cases = dict[str, Callable[[], Iterator[dict[str, Any]]]]
+# Those whose cases can be run one by one: {case: its rows}.
+CASES = {'losa': losa_cases, 'actionformer': actionformer_cases, 'temporal': temporal_cases}
 BENCHMARKS = {
     'backbones': backbones,
     'render': render,
@@ -288,10 +312,35 @@ BENCHMARKS = {
 }
 
 
-def report(name: str) -> Iterator[str]:
-    """One JSON object a line: the case, its figures, hardware and versions."""
+def chosen(cases: Cases, only: Sequence[str]) -> Cases:
+    """Those that `only` names, or that begin with words that name none, as 'memory cpu' does; () are all.
+
+    Raises ValueError for words that no case begins with.
+    """
+    found = set() if only else set(cases)
+    for words in only:
+        fits = {words} & cases.keys() or {case for case in cases if case.startswith(f'{words} ')}
+        if not fits:
+            raise ValueError(f'no case begins with {words!r}; the cases are {", ".join(cases)}')
+        found |= fits
+    return {case: rows for case, rows in cases.items() if case in found}
+
+
+def _rows(name: str, only: Sequence[str]) -> Iterator[dict[str, Any]]:
+    if name in CASES:
+        for case, rows in chosen(CASES[name](), only).items():
+            for row in rows():
+                yield {'case': case, **row}
+        return
+    if only:
+        raise ValueError(f'the benchmark {name} has no cases to choose from; {", ".join(CASES)} have')
+    yield from BENCHMARKS[name]()
+
+
+def report(name: str, only: Sequence[str] = ()) -> Iterator[str]:
+    """One JSON object a line: the case, its figures, hardware and versions. only: see `chosen`; raises ValueError."""
     packages = {package: metadata.version(package) for package in ('jax', 'numpy', 'av')}
     machine = {'machine': platform.machine(), 'python': platform.python_version(), **packages}
-    for row in BENCHMARKS[name]():
+    for row in _rows(name, only):
         figures = {key: round(value, 3) if isinstance(value, float) else value for key, value in row.items()}
         yield json.dumps({'benchmark': name, **figures, **machine})
