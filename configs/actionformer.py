@@ -15,6 +15,8 @@ Argument: words after commas, in any order.
   data=DIR           DIR/annotations.json (ActivityNet's layout), and DIR/classes.txt but for thumos
   stride=, span=     frames from one vector to the next and that one sees; 0 and -1: as the folder's features.json
                      says (thumos: 4 and 16, activitynet: 16 and 16, own: 0 and -1)
+  rate=R             frames a second in which stride and span are counted (activitynet 15; else 0: as features.json or
+                     the annotations say)
   scores=FILE        activitynet: classes of each video, by an external classifier
   length=N           own: points of a window (2304), a multiple of 576
 Every field can be changed by --config.FIELD=VALUE as well.
@@ -32,7 +34,7 @@ THUMOS = (
     'Diving', 'FrisbeeCatch', 'GolfSwing', 'HammerThrow', 'HighJump', 'JavelinThrow', 'LongJump', 'PoleVault',
     'Shotput', 'SoccerPenalty', 'TennisSwing', 'ThrowDiscus', 'VolleyballSpiking',
 )  # fmt: skip
-SETTINGS = ('features', 'width', 'data', 'stride', 'span', 'scores', 'length')
+SETTINGS = ('rate', 'features', 'width', 'data', 'stride', 'span', 'scores', 'length')
 WIDTHS = {'thumos': 2048, 'activitynet': 512, 'own': 768}
 FOLDERS = {'thumos': 'data/thumos14', 'activitynet': 'data/activitynet', 'own': 'data/own'}
 SUBSETS = {
@@ -57,6 +59,8 @@ def get_config(argument: str = ''):
     stride = recipes.measure(HERE, given, 'stride', STEPS[recipe][0])
     span = recipes.measure(HERE, given, 'span', STEPS[recipe][1], least=-1.0)
     whole = recipe == 'activitynet'
+    # TSP's videos are resampled to 15 frames a second, whatever the annotations say of the originals.
+    rate = recipes.measure(HERE, given, 'rate', 15.0 if whole else 0.0)
     scores = given.get('scores', '')
 
     def features(subset: str, **fields: Any) -> dict[str, Any]:
@@ -69,6 +73,7 @@ def get_config(argument: str = ''):
             'length': length,
             'stride': stride,
             'span': span,
+            'rate': rate,
             'mode': 'resize' if whole else 'window',
             **({'prefix': 'v_'} if whole else {}),
             'missing': 'leave_out',

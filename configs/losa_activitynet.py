@@ -3,7 +3,8 @@
 Paper: Gupta et al. 2024, LoSA, table 3b. Expected there (average mAP at tIoU 0.5 to 0.95, 4,926 validation videos):
 VideoMAEv2 g 38.6 with losa and 37.1 with head, B 38.1 and 36.8; not reproduced here, see docs/temporal.md. The paper
 does not say whether its head tells 200 classes apart or makes proposals that an external classifier labels: the first
-is the default, `scores=FILE` is the second. Hardware: GPUs; the batch of 16 is the sum over them.
+is the default, `scores=FILE` is the second. Hardware: GPUs; the batch of 16 is the sum over them
+(about 18 GB of host memory while batches are read).
 
   python -m vidloc.main --config=configs/losa_activitynet.py:videomae-g,weights=vit_g_hybrid_pt_1200e_k710_ft.pth
   python -m vidloc.main --config=configs/losa_activitynet.py:videomae-B,weights=...,scores=data/cuhk_val_simp_7.json
@@ -18,7 +19,7 @@ Argument: words after commas, in any order.
   no-long, no-short, no-fusion, gate=one|random|cosine   table 4a and 4b
   layers=21-39, layers=15-20+35-39 ...                   table 4c, counted from 1 as there
   short-keys=clip, positions, design=A, pool             what the paper leaves open: docs/losa.md
-  frames=N           frames of a video (768), a multiple of 64; a quarter of them are points of the head
+  frames=N           frames of a video (768), a multiple of 384; a quarter of them are points of the head
   side=S             pixels (224)
 Every field can be changed by --config.FIELD=VALUE as well.
 """
@@ -106,7 +107,8 @@ def get_config(argument: str = ''):
             'remat': 'full' if asked.method == 'full' else 'none',
         },
         eval={'batch_size': 4},
-        loading={'workers': 4},
+        # A batch is 1.85 GB of frames; each worker has one in work and one ready.
+        loading={'workers': 4, 'prefetch': 1},
         log={'log': 20, 'save': 500},
         hint=f'docs/temporal.md says how {root} is laid out.',
     )

@@ -213,7 +213,7 @@ def _localization(request: Request):
             'layers': shape['layers'] if beside else 0,
         }
 
-    beside = side(request, shape['layers'], bool(cached))
+    beside = side(request, shape['layers'], bool(cached) or 'pool' in request.parts)
     words = [request.method, *request.parts]
     return build.config(
         name='mocapstreet-' + '-'.join(word.replace('=', '-') for word in words),

@@ -57,7 +57,8 @@ def recipe(side='losa', *, folder=pathlib.Path('none'), fields=(), **sections):
 
 @functools.cache
 def built(side='losa', **changes):
-    return build.experiment(recipe(side, **changes))
+    """changes: sections as pairs, which can be remembered."""
+    return build.experiment(recipe(side, **{name: dict(pairs) for name, pairs in changes.items()}))
 
 
 def a_batch(experiment):
@@ -175,6 +176,8 @@ def test_recipes_have_the_published_sizes(spec, total, trained):
         ('head,no-long', "no-long says nothing to the method 'head'"),
         ('layers=9-3', 'layers=9-3 is not as layers=15-20+35-39'),
         ('frames=many', 'frames=many is no whole number above 0'),
+        ('no-fusion,gate=one', 'no-fusion and gate=one both say what gating is; name one'),
+        ('gate=one,gate=random', 'gate=one and gate=random both say what gating is'),
         ('own,rate=fast', 'rate=fast is no number from 0 on'),
         ('csv', 'csv is for own videos: say own,csv'),
     ],
@@ -189,6 +192,7 @@ def test_words_set_the_fields_of_the_ablations():
     side = loaded.side
     assert (side.short, side.long, side.gating, side.short_keys) == (False, True, 'one', 'clip')
     assert tuple(side.layers) == (1, 2, 10)
+    assert loaded.name.endswith('layers2_3_11')
 
 
 @pytest.fixture(scope='module')
@@ -263,3 +267,23 @@ def test_a_run_from_own_features_and_tables(tmp_path):
     assert (given['width'], given['length'], given['mode']) == (6, 32, 'window')
     truth = json.loads((tmp_path / 'run/eval/own_truth.json').read_text())['database']
     assert truth['c']['subset'] == 'validation' and len(truth['c']['annotations']) == 2
+
+
+def test_what_scoring_needs_is_read_before_anything_is_trained(acts, tmp_path):
+    scores = tmp_path / 'scores.json'
+    scores.write_text(json.dumps({'results': {'other': [0.5, 0.5]}}))
+    config = recipe(folder=acts)
+    config.tasks.acts.external_scores = str(scores)
+    with pytest.raises(ValueError, match='v2'):
+        run.train(config, tmp_path / 'run')
+    assert not (tmp_path / 'run').exists()
+
+
+def test_outputs_of_a_head_in_bfloat16_are_not_rounded():
+    experiment = built(precision=(('compute', 'bfloat16'),))
+    outputs = jax.jit(functools.partial(experiment.apply, batches={'acts': a_batch(experiment)}, train=False, rngs={}))(
+        jax.jit(experiment.init)(jax.random.key(0))
+    )['acts']
+    for leaf in (outputs.logits, outputs.distances):
+        assert leaf.dtype == jnp.float32
+        assert np.any(leaf != leaf.astype(jnp.bfloat16).astype(jnp.float32))

@@ -46,7 +46,9 @@ class Request:
     @property
     def name(self) -> str:
         """What tells this run from the others of its recipe."""
-        return '-'.join(re.sub('[^a-z0-9]+', '', word.lower()) for word in (self.model, self.method, *self.parts))
+        layers = [f'layers{"_".join(str(layer + 1) for layer in self.layers)}'] if self.layers else []
+        words = [re.sub('[^a-z0-9]+', '', word.lower()) for word in (self.model, self.method, *self.parts)]
+        return '-'.join([*words, *layers])
 
     def side(self) -> dict[str, Any]:
         """The adapter beside the backbone, for build.config."""
@@ -88,6 +90,12 @@ def read(
     for kind in ('model', 'method'):
         if len(found[kind]) > 1:
             raise ConfigError(f'{recipe}: {" and ".join(found[kind])}: name one {kind}')
+    setting: dict[str, str] = {}
+    for part in dict.fromkeys(found['part']):
+        for field in PARTS[part]:
+            if field in setting:
+                raise ConfigError(f'{recipe}: {setting[field]} and {part} both say what {field} is; name one')
+            setting[field] = part
     method = found['method'][0] if found['method'] else METHODS[0]
     strange = [part for part in found['part'] if method != 'losa' and not (part == 'pool' and method == 'ladder')]
     if strange or (layers and method not in ('losa', 'ladder')):

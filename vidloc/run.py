@@ -79,6 +79,7 @@ def train(config: ml_collections.ConfigDict, workdir: str | pathlib.Path) -> dic
     check_evaluation(config)
     evaluated = supply.open_sources(config, experiment.tasks, train=False)
     check_data(opened, evaluated, config.seed)
+    check_scoring(experiment, evaluated)
     workdir_lib.check(workdir, config, experiment, opened)
     plan = length(config, opened)
     rows = tuple(sharding.process_rows(mesh, size) for size in plan.batch_sizes)
@@ -154,6 +155,7 @@ def evaluate(config: ml_collections.ConfigDict, workdir: str | pathlib.Path) -> 
     check_evaluation(config)
     evaluated = supply.open_sources(config, experiment.tasks, train=False)
     workdir_lib.check_classes(workdir, experiment)
+    check_scoring(experiment, evaluated)
     opened: dict[str, sources.Source] = {}
     for name in config.sources:
         try:
@@ -264,18 +266,26 @@ def start(
         if jax.process_index() == 0:
             print(said, flush=True)
 
+    # Frozen leaves that all come from a file go from the host to the device once, as they are kept there: a backbone
+    # of a billion parameters in float32 would need more memory than its training.
+    wanted = traverse_util.flatten_dict(frozen_shapes, sep='/')
+    loaded = {}
+    if wanted.keys() <= given.keys():
+        loaded = {name: np.asarray(given.pop(name)).astype(leaf.dtype) for name, leaf in wanted.items()}
+
     def make(key: jax.Array, given: Mapping[str, jax.Array]) -> tuple[state_lib.TrainState, Any]:
         params = traverse_util.flatten_dict(experiment.init(key), sep='/')
         params |= {name: value.astype(params[name].dtype) for name, value in given.items()}
         trained, frozen = experiment.partition.split(traverse_util.unflatten_dict(params, sep='/'))
-        return state_lib.create(trained, optimizer, experiment.tasks, seed=config.seed), frozen
+        return state_lib.create(trained, optimizer, experiment.tasks, seed=config.seed), {} if loaded else frozen
 
     state, frozen = sharding.initialise(mesh, make, jax.random.key(config.seed), given)
-    canonical = traverse_util.flatten_dict(layers.to_canonical(sharding.to_host(frozen)), sep='/')
+    whole = traverse_util.unflatten_dict(loaded, sep='/') if loaded else sharding.to_host(frozen)
+    canonical = traverse_util.flatten_dict(layers.to_canonical(whole), sep='/')
     mark = frozen_lib.fingerprint(canonical)
     if jax.process_index() == 0:
         frozen_lib.write_frozen(frozen_file, canonical)
-    frozen = jax.jit(experiment.kept)(frozen)
+    frozen = sharding.place(mesh, experiment.kept(whole)) if loaded else jax.jit(experiment.kept)(frozen)
     return Start(state, frozen, store_lib.Store(folder, policy, fingerprint=mark), 0)
 
 
@@ -347,6 +357,17 @@ def check_data(opened: Mapping[str, sources.Source], evaluated: Mapping[str, sou
         raise RunError('the data are not fit to train on (tools/check_data.py tells all):\n' + '\n'.join(errors))
     for problem in problems:
         logging.warning('%s', problem)
+
+
+def check_scoring(experiment: build.Experiment, evaluated: Mapping[str, sources.Source]) -> None:
+    """Reads now what tasks need to file predictions (scores of videos, say). Raises RunError, AnnotationError."""
+    for name, source in evaluated.items():
+        try:
+            experiment.tasks[experiment.config.eval_sources[name].task].collector(source.examples)
+        except records.AnnotationError:
+            raise
+        except ValueError as error:
+            raise RunError(f'eval_sources.{name}: {error}') from error
 
 
 def check_evaluation(config: ml_collections.ConfigDict) -> None:

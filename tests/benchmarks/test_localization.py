@@ -47,6 +47,7 @@ def _few(monkeypatch):
     monkeypatch.setattr(bench.backbones, 'SIDE', 32)
 
 
+@pytest.mark.slow
 def test_memory_is_the_sum_of_its_parts_and_without_a_compiler_the_row_says_so(short, monkeypatch):
     (row,) = bench.memory(short, 'cpu', bench.WITHOUT)
     total = row['arguments_gb'] + row['outputs_gb'] - row['aliased_gb'] + row['temp_gb']
@@ -76,6 +77,7 @@ def test_parameters_by_part(short):
     assert row['frozen'] > 2 * 2 * 16 * 16
 
 
+@pytest.mark.slow
 def test_operations_of_policies_and_parts(short):
     rows = {row['of']: row for row in bench.operations(short)}
     store, adapters, clips = (rows[f'step, {policy}'] for policy in ('store', 'remat_adapters', 'remat_clips'))

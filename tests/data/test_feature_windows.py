@@ -185,9 +185,7 @@ def test_what_the_folder_says_fills_the_config(tmp_path):
     (tmp_path / 'features.json').write_text(json.dumps(said | {'frames_per_clip': 16}))
     example = source(tmp_path, [record('long', (1.0, 2.0, 'run'), fps=None)], stride=0.0, span=-1.0).examples[0]
     assert (example.grid_start, example.grid_step) == pytest.approx((8 / 24, 8 / 24))
-    with pytest.raises(
-        sources.DataError, match=r'stride is 4, features.json says 8; .*stride, span and rate out'
-    ):
+    with pytest.raises(sources.DataError, match=r'stride is 4, features.json says 8; .*stride, span and rate out'):
         source(tmp_path, [LONG])
     with pytest.raises(sources.DataError, match=r'width is 5, features.json says 3'):
         source(tmp_path, [LONG], stride=0.0, width=5)

@@ -34,6 +34,7 @@ def test_short_arms_have_their_share_of_updates():
     assert localization.updates(short, 1, localization.SETTING) == 1
 
 
+# Training, extracting and measuring, each compiled anew: a minute and a half.
 @pytest.fixture(scope='module')
 def finished(mocapstreet, tmp_path_factory):
     """(folder, bench, what was said, text) of a finished study, everything before it included."""
@@ -45,6 +46,7 @@ def finished(mocapstreet, tmp_path_factory):
     return out, bench, said, text
 
 
+@pytest.mark.slow
 def test_every_cell_is_filed_with_its_cost(finished):
     out, _, said, text = finished
     plan = json.loads((out / 'plan.json').read_text())
@@ -67,6 +69,7 @@ def test_every_cell_is_filed_with_its_cost(finished):
     assert f'| 3a | {MAP} | head only, short | head only | 71.0 | 69.6 | +1.4 |' in text
 
 
+@pytest.mark.slow
 def test_a_lost_cell_is_trained_again_to_the_same_figures_and_no_other(finished):
     out, bench, _, _ = finished
     lost = study.cell_path(out, HEAD, 1)
@@ -79,6 +82,7 @@ def test_a_lost_cell_is_trained_again_to_the_same_figures_and_no_other(finished)
     assert kept == {path: path.stat().st_mtime_ns for path in kept}
 
 
+@pytest.mark.slow
 def test_seeds_start_differently_from_one_backbone(finished):
     out, _, _, _ = finished
     losses = [json.loads(study.cell_path(out, HEAD, seed).read_text())['losses'] for seed in (0, 1)]
@@ -86,6 +90,7 @@ def test_seeds_start_differently_from_one_backbone(finished):
     assert (out / 'backbone/config.json').exists() and len(list((out / 'features').glob('*.npz'))) == 10
 
 
+@pytest.mark.slow
 def test_other_plans_and_too_few_minutes_are_refused(finished, tmp_path):
     out, bench, _, _ = finished
     with pytest.raises(study.ClaimsError, match=r'request\.steps: 5 there, 6 now'):

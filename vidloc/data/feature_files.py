@@ -73,9 +73,11 @@ class FeatureFiles:
 
     def find(self, video: str) -> str | None:
         """The file of a video, or None."""
-        stem = os.path.join(self.folder, f'{self.prefix}{video}{self.suffix}')
         ends = ('',) if self.suffix.endswith(SUFFIXES) else SUFFIXES
-        return next((stem + end for end in ends if os.path.isfile(stem + end)), None)
+        # Files may be called like the videos, or like their entries in the annotations.
+        names = [f'{prefix}{video}{self.suffix}{end}' for prefix in (self.prefix, '') for end in ends]
+        paths = (os.path.join(self.folder, name) for name in names)
+        return next((path for path in paths if os.path.isfile(path)), None)
 
     def name(self, video: str) -> str:
         """What the file of a video would be called."""

@@ -214,7 +214,7 @@ def _found(
         bare = FeatureFiles(view.features, f'{view.prefix}v_', view.suffix)
         if bare.find(missing[0]):
             text += f" ({bare.name(missing[0])} is there: set prefix='{bare.prefix}')"
-        if view.missing == 'refuse':
+        if view.missing == 'refuse' or not paths:
             raise sources.DataError(
                 f"{text}; extract them, take the videos out of the annotations, or set missing='leave_out' to go on "
                 'without them'
@@ -268,6 +268,7 @@ def _places(
         limit = record.duration or covered
         if view.mode == 'resize':
             places[record.video] = Place(path, limit, view.length / covered, 0.5, view.length)
+            shares += [covered / limit] if record.duration and not whole else []
         else:
             places[record.video] = Place(path, limit, fps / said.stride, 0.5 * said.span / said.stride, vectors)
             shares += [covered / limit] if record.duration else []

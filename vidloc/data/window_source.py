@@ -136,7 +136,8 @@ class WindowedSource(sources.Source):
             )
         size = max(1, min(size, count - first))
         inside, stay = segments, np.ones(len(segments), bool)
-        if size < count:
+        # A file may end before what is annotated.
+        if size < count or np.any(segments[:, 1] > first + size + reach[1] + 1):
             inside, stay = truncation.kept(segments, first, size, keep=view.keep, reach=reach)
         points = self._grid(first, example.rate, example.lead)
         on_grid = points.index((inside + example.lead) / example.rate)

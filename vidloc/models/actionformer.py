@@ -160,7 +160,7 @@ class Convs(nn.Module):
 
     with_norm: without norms the convolutions have a bias.
     outputs: channels of one more convolution, `output`, with a bias and without norm and ReLU; 0: there is none.
-    bias_start: the start of that bias.
+    bias_start: the start of that bias. dtype: of all but `output`, which is float32.
     """
 
     inputs: int
@@ -181,9 +181,8 @@ class Convs(nn.Module):
         if self.with_norm:
             self.norm = [_norm(self.dtype) for _ in range(self.layers)]
         if self.outputs:
-            self.output = temporal_conv.TemporalConv(
-                widths[-1], self.outputs, self.kernel, True, self.bias_start, dtype=self.dtype
-            )
+            # In float32 whatever `dtype` is: rounded scores would tie, and rounded distances be off by whole points.
+            self.output = temporal_conv.TemporalConv(widths[-1], self.outputs, self.kernel, True, self.bias_start)
 
     def __call__(
         self, x: Float[Array, 'B T C'], valid: Bool[Array, 'B T'], inside: Bool[np.ndarray, ' T'] | None = None
