@@ -230,7 +230,7 @@ def array():
         (b'\x1c\0\0\0TFL3' + bytes(90), 'a TensorFlow Lite model'),
         (b'\0' * 3 + b'key' + bytes(90) + bytes.fromhex('57fb808b247547db'), 'a part of a TensorFlow checkpoint'),
         (b'model_checkpoint_path: "model.ckpt-100"\n', 'a part of a TensorFlow checkpoint'),
-        (gzip.compress(b'abc'), 'packed with gzip'),
+        (gzip.compress(b'abc', mtime=0), 'packed with gzip'),
         (tar('model/weights.pt'), 'a tar archive'),
         (archive('a.txt', 'b/c.safetensors'), r'a zip archive of 2 files \(a.txt, b/c.safetensors, ...\)'),
         (archive('saved_model.pb', 'variables/variables.index'), 'a packed TensorFlow SavedModel'),
