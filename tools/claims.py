@@ -50,6 +50,7 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument('--steps', type=_positive(int), help='updates of the longest run (default: what fits)')
     parser.add_argument('--seeds', type=_positive(int), help='how many (default: those of the study)')
+    parser.add_argument('--arms', nargs='+', metavar='ARM', help='only these (default: all)')
     parser.add_argument('--data', type=pathlib.Path, default='data/mocapstreet-small', help='made if not there')
     parser.add_argument('--backbone', help='losa: workdir of a pretrained one (default: pretrained first, in OUT)')
     parser.add_argument('--out', type=pathlib.Path, help='folder of the results (default: runs/claims/NAME)')
@@ -57,6 +58,15 @@ def main(arguments: list[str] | None = None) -> int:
     chosen = claims.STUDIES[asked.name]
     if asked.seeds:
         chosen = chosen.with_seeds(asked.seeds)
+    if asked.arms:
+        known = [arm.name for arm in chosen.arms]
+        if unknown := [name for name in asked.arms if name not in known]:
+            parser.error(f'{asked.name} has no arm {unknown[0]!r}; its arms are {", ".join(map(repr, known))}')
+        arms = tuple(arm for arm in chosen.arms if arm.name in asked.arms)
+        if missing := sorted({getattr(arm, 'after', '') for arm in arms} - {''} - set(asked.arms)):
+            parser.error(f'the arms given begin with the weights of {missing[0]!r}; name it, too')
+        kept = tuple(claim for claim in chosen.claims if {claim.better, claim.than} <= set(asked.arms))
+        chosen = dataclasses.replace(chosen, arms=arms, claims=kept)
     if asked.backbone:
         if not hasattr(chosen, 'backbone'):
             parser.error(f'{asked.name} has no --backbone')
