@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from vidloc.benchmarks.segment_scoring import scene
 from vidloc.metrics import temporal
 
 CASES = (
@@ -23,41 +24,6 @@ def table(rows, *, scores=False):
 def evaluate(truth, found, thresholds=(0.5,), **settings):
     classes = {0: 'run', 1: 'jump', 2: 'swim'}
     return temporal.segment_ap(table(truth), table(found, scores=True), classes, thresholds, **settings)
-
-
-def scene(videos, each, classes, truths, seed, *, decimals=None):
-    """Columns of truth and detections, most of which are a truth moved; times and scores rounded to make ties.
-
-    scene(4926, 100, 200, 2, 0) has the size of ActivityNet, scene(212, 200, 20, 16, 0) that of THUMOS.
-    """
-    random = np.random.default_rng(seed)
-    amount = random.integers(1, 2 * truths, videos)
-    video = np.repeat(np.arange(videos), amount)
-    names = np.array([f'v_{number:07d}' for number in range(videos)], object)
-    start = random.uniform(0, 180, len(video))
-    truth = {
-        'video': names[video],
-        'start': start,
-        'end': start + random.uniform(2, 60, len(video)),
-        'label': random.integers(0, classes, (videos, 2))[video, random.integers(0, 2, len(video))],
-    }
-    video = np.repeat(np.arange(videos), each)
-    origin = (np.cumsum(amount) - amount)[video] + (random.random(len(video)) * amount[video]).astype(int)
-    moved = random.normal(0, 0.15, (2, len(video))) * (truth['end'] - truth['start'])[origin]
-    ends = np.sort([truth['start'][origin] + moved[0], truth['end'][origin] + moved[1]], axis=0)
-    other = random.random(len(video)) < 0.4
-    found = {
-        'video': names[video],
-        'start': ends[0],
-        'end': ends[1],
-        'label': np.where(other, random.integers(0, classes, len(video)), truth['label'][origin]),
-        'score': random.random(len(video)),
-    }
-    if decimals is not None:
-        found['score'] = found['score'].round(decimals)
-        for columns in (truth, found):
-            columns['start'], columns['end'] = columns['start'].round(-1), columns['end'].round(-1)
-    return truth, found
 
 
 def by_loops(truth, found, thresholds):
