@@ -29,11 +29,6 @@ from vidloc import build, recipes
 from vidloc.config import ConfigError
 
 HERE = 'configs/actionformer.py'
-THUMOS = (
-    'BaseballPitch', 'BasketballDunk', 'Billiards', 'CleanAndJerk', 'CliffDiving', 'CricketBowling', 'CricketShot',
-    'Diving', 'FrisbeeCatch', 'GolfSwing', 'HammerThrow', 'HighJump', 'JavelinThrow', 'LongJump', 'PoleVault',
-    'Shotput', 'SoccerPenalty', 'TennisSwing', 'ThrowDiscus', 'VolleyballSpiking',
-)  # fmt: skip
 SETTINGS = ('rate', 'features', 'width', 'data', 'stride', 'span', 'scores', 'length')
 WIDTHS = {'thumos': 2048, 'activitynet': 512, 'own': 768}
 FOLDERS = {'thumos': 'data/thumos14', 'activitynet': 'data/activitynet', 'own': 'data/own'}
@@ -80,24 +75,13 @@ def get_config(argument: str = ''):
             **fields,
         }
 
-    names = {'classes': THUMOS} if recipe == 'thumos' else {'class_list': str(root / 'classes.txt')}
+    names = {'classes': recipes.THUMOS} if recipe == 'thumos' else {'class_list': str(root / 'classes.txt')}
     if whole:
         names['num_classes'] = 200
     task: dict[str, Any] = {'kind': 'temporal_localization', **names, 'head': {'max_length': length}}
     if whole:
         task |= {
-            'proposals': bool(scores),
-            'external_scores': scores,
-            'regression_weight': 2.0,
-            'label_smoothing': 0.1,
-            'normalizer': 200.0,
-            'duration_threshold': 0.001,
-            'sigma': 0.75,
-            'multiclass': not scores,
-            'voting': 0.9,
-            'max_segments': 100,
-            'tiou': (0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95),
-            'head': {'width': 256, 'windows': (7, 7, 7, 7, 7, -1), 'positions': True, 'max_length': length},
+            **recipes.activitynet(scores, length),
         }
     subsets = SUBSETS[recipe]
     return build.config(

@@ -73,24 +73,7 @@ def get_config(argument: str = ''):
                 'kind': 'temporal_localization',
                 'class_list': str(root / 'classes.txt'),
                 'num_classes': 200,
-                'proposals': bool(scores),
-                'external_scores': scores,
-                # ActionFormer's settings for ActivityNet.
-                'regression_weight': 2.0,
-                'label_smoothing': 0.1,
-                'normalizer': 200.0,
-                'duration_threshold': 0.001,
-                'sigma': 0.75,
-                'multiclass': not scores,
-                'voting': 0.9,
-                'max_segments': 100,
-                'tiou': (0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95),
-                'head': {
-                    'width': 256,
-                    'windows': (7, 7, 7, 7, 7, -1),
-                    'positions': True,
-                    'max_length': points,
-                },
+                **recipes.activitynet(scores, points),
             }
         },
         # One crop and one policy for all frames of a video; 2 operations of magnitude 9 are RandAugment's usual ones.

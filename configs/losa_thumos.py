@@ -33,11 +33,6 @@ from vidloc.config import ConfigError
 from vidloc.models import sizes
 
 HERE = 'configs/losa_thumos.py'
-CLASSES = (
-    'BaseballPitch', 'BasketballDunk', 'Billiards', 'CleanAndJerk', 'CliffDiving', 'CricketBowling', 'CricketShot',
-    'Diving', 'FrisbeeCatch', 'GolfSwing', 'HammerThrow', 'HighJump', 'JavelinThrow', 'LongJump', 'PoleVault',
-    'Shotput', 'SoccerPenalty', 'TennisSwing', 'ThrowDiscus', 'VolleyballSpiking',
-)  # fmt: skip
 CLIP = 16
 
 
@@ -54,7 +49,7 @@ def get_config(argument: str = ''):
     side = recipes.number(HERE, asked.settings, 'side', 224)
     rate = recipes.measure(HERE, asked.settings, 'rate', 0.0)
     subsets = ('training', 'validation') if own or 'opentad' in asked.words else ('Validation', 'Test')
-    names = {'class_list': str(root / 'classes.txt')} if own else {'classes': CLASSES}
+    names = {'class_list': str(root / 'classes.txt')} if own else {'classes': recipes.THUMOS}
 
     def windows(subset: str, **fields: Any) -> dict[str, Any]:
         return {

@@ -28,6 +28,12 @@ PARTS: Mapping[str, Mapping[str, Any]] = {
     'design=A': {'conv': 'own', 'up': 'none'},
     'pool': {'spatial': 'pool'},
 }
+# In the order of label_id in the public JSON files.
+THUMOS = (
+    'BaseballPitch', 'BasketballDunk', 'Billiards', 'CleanAndJerk', 'CliffDiving', 'CricketBowling', 'CricketShot',
+    'Diving', 'FrisbeeCatch', 'GolfSwing', 'HammerThrow', 'HighJump', 'JavelinThrow', 'LongJump', 'PoleVault',
+    'Shotput', 'SoccerPenalty', 'TennisSwing', 'ThrowDiscus', 'VolleyballSpiking',
+)  # fmt: skip
 _LAYERS = re.compile(r'(\d+)-(\d+)')
 
 
@@ -144,3 +150,25 @@ def segments(root: pathlib.Path, subset: str, *, csv: bool = False) -> dict[str,
         file = 'train.csv' if subset == 'training' else 'val.csv'
         return {'format': 'table', 'annotations': (str(root / file),)}
     return {'format': 'activitynet', 'annotations': (str(root / 'annotations.json'),), 'subset': subset}
+
+
+def activitynet(scores: str, points: int) -> dict[str, Any]:
+    """Fields of the task for ActivityNet-1.3, as happyharrycn/actionformer_release has them (configs/anet_tsp.yaml).
+
+    scores: file of an external classifier, for which the head makes proposals; '': it tells the classes apart itself.
+    points: of the grid over a video.
+    """
+    return {
+        'proposals': bool(scores),
+        'external_scores': scores,
+        'regression_weight': 2.0,
+        'label_smoothing': 0.1,
+        'normalizer': 200.0,
+        'duration_threshold': 0.001,
+        'sigma': 0.75,
+        'multiclass': not scores,
+        'voting': 0.9,
+        'max_segments': 100,
+        'tiou': (0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95),
+        'head': {'width': 256, 'windows': (7, 7, 7, 7, 7, -1), 'positions': True, 'max_length': points},
+    }
