@@ -1,6 +1,7 @@
 """Config -> Experiment: plain dicts of factories, and the only place that knows them all by name."""
 
 import dataclasses
+import itertools
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -23,25 +24,26 @@ from vidloc.models import (
     attentive_pooler,
     classification_head,
     clip_loop,
+    film,
     internvideo2,
     ladder,
     layers,
     localizer,
+    lora,
     losa,
     precomputed,
     preprocess,
     projector_head,
     roi_head,
-    tap,
     videomae,
     vivit,
     vivit_joint,
     vjepa2,
 )
-from vidloc.tasks import action_detection, base, classification, temporal_localization
+from vidloc.tasks import action_detection, base, classification, group_relative, temporal_localization
 from vidloc.train import layer_decay, loop, optimizer, trainable
 
-POLICY = ('dtype', 'remat', 'unroll', 'segments', 'kernel')
+POLICY = ('dtype', 'remat', 'unroll', 'segments', 'kernel', 'lora')
 DTYPES = {'float32': jnp.float32, 'bfloat16': jnp.bfloat16}
 
 BACKBONES = {
@@ -55,6 +57,8 @@ BACKBONES = {
 # Beside the backbone, which they leave as it is.
 BESIDE = ('width', 'depth', 'tokens', 'dtype', 'memory')
 SIDES = {'none': None, 'losa': Part(losa.LoSA, BESIDE), 'ladder': Part(ladder.Ladder, BESIDE)}
+# Inside the backbone, in training.
+FILMS = {'none': None, 'learned': Part(film.Film, ('width',)), 'noise': Part(film.Noise, ('width',))}
 HEADS = {
     'roi': Part(roi_head.RoiHead, ('classes', 'encoder')),
     'linear': Part(classification_head.ClassificationHead, ('classes',)),
@@ -77,27 +81,39 @@ class View:
 class TaskPart:
     """A kind of task, the head it has unless a config says otherwise, and its views, by name, the usual one first.
 
-    truth: what of a record its classes are the labels of.
+    truth: what of a record its classes are the labels of. groups: its fields that are groups of settings.
     """
 
     part: Part
     head: str
     views: Mapping[str, View]
     truth: tuple[str, ...]
+    groups: Mapping[str, Part] = dataclasses.field(default_factory=dict)
+
+    def filled(self, given: Mapping[str, Any], where: str) -> dict[str, Any]:
+        """The groups of a task with every field of theirs."""
+        return {
+            name: config_lib.fill(part, given.get(name, {}), f'{where}.{name}') for name, part in self.groups.items()
+        }
+
+
+AUGMENTED = {'group': Part(group_relative.GroupRelative)}
 
 
 TASKS = {
     'action_detection': TaskPart(
-        Part(action_detection.ActionDetection, ('classes', 'head_module')),
+        Part(action_detection.ActionDetection, ('classes', 'head_module', *AUGMENTED)),
         'roi',
         {'keyframes': View(Part(keyframes.Keyframes), keyframes.KeyframeSource)},
         ('boxes', 'labels'),
+        AUGMENTED,
     ),
     'classification': TaskPart(
-        Part(classification.Classification, ('classes', 'head_module')),
+        Part(classification.Classification, ('classes', 'head_module', *AUGMENTED)),
         'linear',
         {'clips': View(Part(clips.Clips), clips.ClipSource)},
         ('boxes', 'labels'),
+        AUGMENTED,
     ),
     'temporal_localization': TaskPart(
         Part(temporal_localization.TemporalLocalization, ('classes', 'head_module')),
@@ -131,6 +147,7 @@ TRAIN_ALL = (
 
 SECTIONS = {
     'preprocess': Part(preprocess.Preprocess),
+    'lora': Part(lora.Lora),
     'clips': Part(clip_loop.Clips),
     'mixture': Part(mixture.Mixture),
     'schedule': Part(settings.Rates),
@@ -150,6 +167,7 @@ def config(
     name: str,
     backbone: Mapping[str, Any],
     side: Mapping[str, Any] | None = None,
+    film: Mapping[str, Any] | None = None,
     tasks: Mapping[str, Mapping[str, Any]],
     sources: Mapping[str, Mapping[str, Any]],
     eval_sources: Mapping[str, Mapping[str, Any]] | None = None,
@@ -163,9 +181,10 @@ def config(
     """A config with every field of the chosen parts filled in. Raises ConfigError for what does not exist.
 
     backbone: {'kind': key of BACKBONES, field: value}. side: {'kind': key of SIDES, fields}, an adapter beside the
-    backbone, which must then be frozen by the table. tasks: {task: {'kind', 'classes' | 'class_list' |
-    'num_classes', 'head': {'kind', ...}, fields}}. sources, eval_sources: {source: {'task', 'format', fields of the
-    format and of the task's view}}, and 'view' where the task has several; an evaluated source has the name of the
+    backbone, which must then be frozen by the table. film: {'kind': key of FILMS, fields}, augmentation of features in
+    training. tasks: {task: {'kind', 'classes' | 'class_list' | 'num_classes', 'head': {'kind', ...}, fields, and
+    'group': {fields} of the loss of augmented features}}. sources, eval_sources: {source: {'task', 'format', fields of
+    the format and of the task's view}}, and 'view' where the task has several; an evaluated source has the name of the
     source it belongs to, if it has one.
     trainable: the freezing table (train/trainable.py). init_from: pretrained weights, or the workdir of an earlier
     run, to start from (transfer.py); '' starts from scratch. hint: said when data are missing: how to get them.
@@ -181,6 +200,7 @@ def config(
         'hint': hint,
         'backbone': _chosen(BACKBONES, backbone, 'backbone'),
         'side': _chosen(SIDES, side or {'kind': 'none'}, 'side'),
+        'film': _chosen(FILMS, film or {'kind': 'none'}, 'film'),
         'tasks': filled_tasks,
         'sources': {key: _source(given, filled_tasks, f'sources.{key}') for key, given in sources.items()},
         'eval_sources': {
@@ -198,7 +218,12 @@ def config(
 def completed(stored: Mapping[str, Any]) -> ml_collections.ConfigDict:
     """The config of a run, as its W/config.json holds it; what later versions added has its default."""
     later = {key: part.defaults() | dict(stored.get(key, {})) for key, part in SECTIONS.items()}
-    return ml_collections.ConfigDict({'side': {'kind': 'none'}, **stored, **later})
+    tasks = {
+        name: {**task, **TASKS[task['kind']].filled(task, f'tasks.{name}')} for name, task in stored['tasks'].items()
+    }
+    return ml_collections.ConfigDict(
+        {'side': {'kind': 'none'}, 'film': {'kind': 'none'}, **stored, **later, 'tasks': tasks}
+    )
 
 
 def layerwise(backbone: Mapping[str, Any], decay: float) -> tuple[tuple[str, float | None, bool], ...]:
@@ -245,9 +270,9 @@ def _chosen(parts: Mapping[str, Part], given: Mapping[str, Any], where: str) -> 
 def _task(given: Mapping[str, Any], where: str) -> dict[str, Any]:
     kind = config_lib.choose(TASKS, given.get('kind', ''), f'{where}.kind')
     names = {'classes': (), 'class_list': '', 'num_classes': 0}
-    rest = {key: value for key, value in given.items() if key not in ('kind', 'head')}
+    rest = {key: value for key, value in given.items() if key not in ('kind', 'head', *kind.groups)}
     head = {'kind': kind.head} | dict(given.get('head', {}))
-    filled = config_lib.fill(kind.part, rest, where, extra=names)
+    filled = config_lib.fill(kind.part, rest, where, extra=names) | kind.filled(given, where)
     return {'kind': given['kind']} | filled | {'head': _chosen(HEADS, head, f'{where}.head')}
 
 
@@ -328,10 +353,10 @@ def experiment(config: ml_collections.ConfigDict) -> Experiment:
     """Model, tasks and freezing from the config; opens no file but existing class lists. Raises ConfigError."""
     table = config_lib.plain(config.trainable)
     try:
-        # The freezing table, and the layers that an adapter taps, decide which layers are stacked together; the
+        # The freezing table, and the layers that adapters change or tap, decide which layers are stacked together; the
         # table's patterns are matched against the parameters of the model as it would be without its boundaries.
         tasks, model = _model(config, {})
-        tasks, model = _model(config, _tapped(model))
+        tasks, model = _model(config, _parted(model))
         batches = abstract_batches(config, tasks)
         segments = trainable.boundaries(table, _abstract_params(model, batches))
         tasks, model = _model(config, segments)
@@ -342,6 +367,10 @@ def experiment(config: ml_collections.ConfigDict) -> Experiment:
             raise ConfigError(
                 f'side={config.side.kind!r} leaves the backbone as it is; the table `trainable` must freeze it: '
                 "begin it with ('backbone/.*', None, False)"
+            )
+        if config.lora.rank and not any(name.endswith(lora.LEAVES) for name in partition.leaves):
+            raise ConfigError(
+                f'lora.where={config_lib.plain(config.lora.where)}: none of it has blocks with {config.lora.on}'
             )
     except (ValueError, TypeError) as error:
         raise ConfigError(f'config {config.name!r} cannot be built: {error}') from error
@@ -357,14 +386,21 @@ def _still(partition: trainable.Partition) -> bool:
     return not any(leaf.trainable for name, leaf in partition.leaves.items() if name.startswith('backbone/'))
 
 
-def _tapped(model: localizer.Localizer) -> dict[str, Any]:
-    """The segments that keep the layers that the side adapter taps apart from those it does not."""
-    if model.side is None:
+def _parted(model: localizer.Localizer) -> dict[str, Any]:
+    """The segments that keep apart layers that an adapter taps or changes, or behind which features are augmented, and
+    those of which that is not so."""
+    changed = model.backbone.lora if hasattr(model.backbone, 'lora') else None
+    if model.side is None and model.film is None and changed is None:
         return {}
+    depth = sum(model.backbone.stacks().values())
+    tapped = model.side.tapped() if model.side is not None else ()
+    low, high = changed.span(depth) if changed is not None else (depth, depth)
+    last = model.film.after if model.film is not None else depth
+    marks = [(layer in tapped, low <= layer <= high, layer <= last) for layer in range(depth)]
     segments, first = {}, 0
     for name, count in model.backbone.stacks().items():
-        runs = tap.Tap(model.side.tapped(), lambda params, x: x, {}).runs(first, first + count - 1)
-        segments[f'backbone/{name}'] = tuple((low - first, high - first) for low, high, _ in runs)
+        runs = [list(run) for _, run in itertools.groupby(range(count), key=lambda layer: marks[first + layer])]
+        segments[f'backbone/{name}'] = tuple((run[0], run[-1]) for run in runs)
         first += count
     return segments
 
@@ -373,16 +409,53 @@ def _model(
     config: ml_collections.ConfigDict, segments: Mapping[str, Any]
 ) -> tuple[dict[str, base.Task], localizer.Localizer]:
     backbone_part = BACKBONES[config.backbone.kind]
-    policy = _policy(config)
-    supplied = policy | {'segments': _own(segments, 'backbone/')}
+    policy, change = _policy(config), _lora(config)
+    inside = change if change and 'backbone' in change.where else None
+    supplied = policy | {'segments': _own(segments, 'backbone/'), 'lora': inside}
     backbone = config_lib.make(backbone_part, config.backbone, **{key: supplied[key] for key in backbone_part.supplied})
-    known = policy | {'inputs': _inputs(config, backbone)}
+    known = policy | {
+        'inputs': _inputs(config, backbone),
+        'lora': change if change and 'heads' in change.where else None,
+    }
     tasks = {name: _make_task(name, values, backbone, known, segments) for name, values in config.tasks.items()}
     heads = {name: task.head() for name, task in tasks.items()}
     prepare = config_lib.make(SECTIONS['preprocess'], config.preprocess)
     loop = config_lib.make(SECTIONS['clips'], config.clips)
     side = _side(config, backbone, loop, policy['dtype'])
-    return tasks, localizer.Localizer(backbone, heads, prepare, side, loop)
+    augmenting = _film(config, backbone)
+    return tasks, localizer.Localizer(backbone, heads, prepare, side, loop, film=augmenting)
+
+
+def _lora(config: ml_collections.ConfigDict) -> lora.Lora | None:
+    made = config_lib.make(SECTIONS['lora'], config.lora)
+    return made if made.rank else None
+
+
+def _film(config: ml_collections.ConfigDict, backbone: nn.Module) -> nn.Module | None:
+    """The augmentation, behind a layer counted from the first. Raises ConfigError where it would mean nothing."""
+    part = FILMS[config.film.kind]
+    if part is None:
+        return None
+    without = [name for name, task in config.tasks.items() if 'group' not in TASKS[task.kind].groups]
+    if without:
+        raise ConfigError(f'film: task {without[0]!r} has no loss for augmented features; set film.kind="none"')
+    if config.backbone.kind == 'features' or config.clips.frames or config.side.kind != 'none':
+        raise ConfigError(
+            'film needs a backbone that sees a whole video and nothing beside it: no stored features, no clips.frames, '
+            "side.kind='none'"
+        )
+    depth = sum(backbone.stacks().values())
+    after = config.film.after
+    if after < 0 and (backbone.lora is None or backbone.lora.span(depth)[0] == 0):
+        raise ConfigError(
+            'film.after: there is no layer in front of the first with LoRA; name the layer behind which features are '
+            f'augmented, from 0 to {depth - 1}'
+        )
+    made = config_lib.make(part, config.film, width=backbone.width)
+    made = made.clone(after=backbone.lora.span(depth)[0] - 1) if after < 0 else made
+    if made.after >= depth:
+        raise ConfigError(f'film.after is {after}; the layers are 0 to {depth - 1}')
+    return made
 
 
 def _inputs(config: ml_collections.ConfigDict, backbone: nn.Module) -> int:
@@ -461,7 +534,9 @@ def _make_task(
         'encoder': backbone if inside else None,
     }
     head = config_lib.make(part, values.head, **{field: known[field] for field in part.supplied})
-    return config_lib.make(TASKS[values.kind].part, values, classes=classes, head_module=head)
+    kind = TASKS[values.kind]
+    groups = {name: config_lib.make(inner, values.get(name, {})) for name, inner in kind.groups.items()}
+    return config_lib.make(kind.part, values, classes=classes, head_module=head, **groups)
 
 
 def class_names(name: str, values: ml_collections.ConfigDict) -> tuple[str, ...]:

@@ -32,6 +32,31 @@ def softmax_cross_entropy(
     return -jnp.sum(targets * jax.nn.log_softmax(logits.astype(jnp.float32)), axis=-1)
 
 
+def sigmoid_entropy(logits: Float[Array, '*shape']) -> Float[Array, '*shape']:
+    """Entropy in nats of each logit's choice between yes and no, float32, not reduced."""
+    return sigmoid_cross_entropy(logits, jax.nn.sigmoid(logits.astype(jnp.float32)))
+
+
+def softmax_entropy(logits: Float[Array, '*batch C']) -> Float[Array, '*batch']:
+    """Entropy in nats of each row's choice of one class, float32, reduced over classes only."""
+    return softmax_cross_entropy(logits, jax.nn.softmax(logits.astype(jnp.float32), axis=-1))
+
+
+def group_relative_weights(
+    divergence: Float[Array, 'N B'], sensitivity: float | Float[Array, ''], *, eps: float = 1e-6
+) -> Float[Array, 'N B']:
+    """How much each of N augmented copies of each of B samples counts: in (0, 1], float32, a constant to gradients.
+
+    exp(-z^2 / (2 sensitivity^2)), z the copy's divergence from the original sample relative to those of the N copies of
+    the sample: (d - mean) / (std + eps), with the population's deviation (Patel et al. 2025, section 3.4; the
+    deviation, eps and the stopped gradient are our reading). Copies that are all alike weigh 1.
+    """
+    divergence = jax.lax.stop_gradient(divergence.astype(jnp.float32))
+    centred = divergence - jnp.mean(divergence, axis=0)
+    z = centred / (jnp.std(divergence, axis=0) + eps)
+    return jnp.exp(-jnp.square(z) / (2.0 * jnp.square(sensitivity)))
+
+
 def sigmoid_focal(
     logits: Float[Array, '*shape'], targets: Float[Array, '*shape'], *, alpha: float = 0.25, gamma: float = 2.0
 ) -> Float[Array, '*shape']:

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from vidloc.models import dense
+from vidloc.models import lora as lora_lib
 
 # Queries at most whose scores are alive at a time, and the length up to which all are: measured on CPUs, where 128
 # rows of scores stay in the cache (a third faster than the whole map at 2,048 tokens).
@@ -123,7 +124,7 @@ class Attention(nn.Module):
 
     bias: of query, key and value: 'full', 'qv' (none for the key, as in VideoMAE) or 'none'; the output has one.
     qk_norm: RMS norms over the whole width of queries and keys, before they are split into heads (InternVideo2).
-    kernel: see `attend`.
+    kernel: see `attend`. lora: of those of its dense layers that it names.
     """
 
     width: int
@@ -133,6 +134,7 @@ class Attention(nn.Module):
     eps: float = 1e-6
     kernel: str = 'xla'
     dtype: Any = jnp.float32
+    lora: lora_lib.Lora | None = None
 
     def setup(self):
         if self.width % self.heads:
@@ -141,22 +143,32 @@ class Attention(nn.Module):
             raise ValueError(f'bias is {self.bias!r}; it must be one of {", ".join(BIASES)}')
         split = (self.heads, self.width // self.heads)
         with_bias = BIASES[self.bias]
-        self.query = dense.Dense((self.width,), split, use_bias=with_bias[0], dtype=self.dtype)
-        self.key = dense.Dense((self.width,), split, use_bias=with_bias[1], dtype=self.dtype)
-        self.value = dense.Dense((self.width,), split, use_bias=with_bias[2], dtype=self.dtype)
-        self.out = dense.Dense(split, (self.width,), dtype=self.dtype)
+        change = {name: self.lora and self.lora.dense(name) for name in ('query', 'key', 'value', 'out')}
+        self.query = dense.Dense((self.width,), split, use_bias=with_bias[0], dtype=self.dtype, lora=change['query'])
+        self.key = dense.Dense((self.width,), split, use_bias=with_bias[1], dtype=self.dtype, lora=change['key'])
+        self.value = dense.Dense((self.width,), split, use_bias=with_bias[2], dtype=self.dtype, lora=change['value'])
+        self.out = dense.Dense(split, (self.width,), dtype=self.dtype, lora=change['out'])
         if self.qk_norm:
             self.query_norm = nn.RMSNorm(epsilon=self.eps, dtype=self.dtype)
             self.key_norm = nn.RMSNorm(epsilon=self.eps, dtype=self.dtype)
 
     def __call__(
-        self, x: Float[Array, 'M N D'], valid: Bool[Array, 'M N'] | None = None, rope: Rope | None = None
+        self,
+        x: Float[Array, 'M N D'],
+        valid: Bool[Array, 'M N'] | None = None,
+        rope: Rope | None = None,
+        *,
+        train: bool = False,
     ) -> Float[Array, 'M N D']:
-        """valid: tokens that may be attended to; all of them if None. rope: turns queries and keys, see `rotate`."""
+        """valid: tokens that may be attended to; all of them if None. rope: turns queries and keys, see `rotate`.
+
+        train: for the dropout of the LoRA.
+        """
         # Flat before the projections: one array for the backward pass to keep, not one for each of them.
         flat = x.reshape(-1, self.width)  # [M N, D]
         split = (*x.shape[:-1], self.heads, -1)
-        query, key, value = (part(flat).reshape(split) for part in (self.query, self.key, self.value))  # [M, N, h, d]
+        projections = (self.query, self.key, self.value)
+        query, key, value = (part(flat, train=train).reshape(split) for part in projections)  # [M, N, h, d]
         if self.qk_norm:
             query, key = (
                 norm(part.reshape(x.shape)).reshape(part.shape)
@@ -164,4 +176,5 @@ class Attention(nn.Module):
             )
         if rope is not None:
             query, key = rotate(query, rope), rotate(key, rope)
-        return self.out(attend(query, key, value, valid, kernel=self.kernel))  # [M, N, h, d] -> [M, N, D]
+        mixed = attend(query, key, value, valid, kernel=self.kernel)
+        return self.out(mixed, train=train)  # [M, N, h, d] -> [M, N, D]

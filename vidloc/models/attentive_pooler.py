@@ -11,9 +11,11 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import traverse_util
 from jaxtyping import Array, Bool, Float
 
 from vidloc.models import attention, dense, features, layers
+from vidloc.models import lora as lora_lib
 
 # The field `layers` of AttentiveHead hides the module in its annotations.
 Segments = Mapping[str, layers.Segments]
@@ -28,21 +30,24 @@ class CrossAttention(nn.Module):
     width: int
     heads: int
     dtype: Any
+    lora: lora_lib.Lora | None = None
 
     def setup(self):
         if self.width % self.heads:
             raise ValueError(f'width {self.width} cannot be split into {self.heads} heads')
         split = (self.heads, self.width // self.heads)
-        self.query = dense.Dense((self.width,), split, dtype=self.dtype)
-        self.key = dense.Dense((self.width,), split, dtype=self.dtype)
-        self.value = dense.Dense((self.width,), split, dtype=self.dtype)
+        change = {name: self.lora and self.lora.dense(name) for name in ('query', 'key', 'value')}
+        self.query = dense.Dense((self.width,), split, dtype=self.dtype, lora=change['query'])
+        self.key = dense.Dense((self.width,), split, dtype=self.dtype, lora=change['key'])
+        self.value = dense.Dense((self.width,), split, dtype=self.dtype, lora=change['value'])
 
     def __call__(
-        self, query: Float[Array, 'B Q D'], x: Float[Array, 'B N D'], valid: Bool[Array, 'B N']
+        self, query: Float[Array, 'B Q D'], x: Float[Array, 'B N D'], valid: Bool[Array, 'B N'], *, train: bool
     ) -> Float[Array, 'B Q D']:
         """valid: the tokens of x that may be attended to."""
         # A few queries have few scores: no need of a fused kernel, which would not take a single one.
-        mixed = attention.attend(self.query(query), self.key(x), self.value(x), valid)  # [B, Q, h, d]
+        query_, key, value = self.query(query, train=train), self.key(x, train=train), self.value(x, train=train)
+        mixed = attention.attend(query_, key, value, valid)  # [B, Q, h, d]
         return mixed.reshape(query.shape)
 
 
@@ -53,17 +58,18 @@ class CrossBlock(nn.Module):
     heads: int
     eps: float
     dtype: Any
+    lora: lora_lib.Lora | None = None
 
     def setup(self):
         self.ln1 = nn.LayerNorm(epsilon=self.eps, dtype=self.dtype)
-        self.attn = CrossAttention(self.width, self.heads, self.dtype)
+        self.attn = CrossAttention(self.width, self.heads, self.dtype, self.lora)
         self.ln2 = nn.LayerNorm(epsilon=self.eps, dtype=self.dtype)
-        self.mlp = layers.Mlp(self.width, MLP_RATIO * self.width, approximate=False, dtype=self.dtype)
+        self.mlp = layers.Mlp(self.width, MLP_RATIO * self.width, approximate=False, dtype=self.dtype, lora=self.lora)
 
     def __call__(
         self, query: Float[Array, 'B Q D'], x: Float[Array, 'B N D'], valid: Bool[Array, 'B N'], *, train: bool
     ) -> Float[Array, 'B Q D']:
-        query = query + self.attn(query, self.ln1(x), valid)
+        query = query + self.attn(query, self.ln1(x), valid, train=train)
         return query + self.mlp(self.ln2(query), train=train)
 
 
@@ -72,7 +78,7 @@ class AttentivePooler(nn.Module):
 
     The MLPs have 4 times the width, also behind encoders that have another ratio.
     blocks: number of self-attention blocks; 0: none, and no parameters of theirs.
-    segments, remat, unroll: see layers.Stack. eps, kernel, dtype: see layers.Block.
+    segments, remat, unroll: see layers.Stack. eps, kernel, dtype: see layers.Block. lora: of all the blocks.
     """
 
     width: int
@@ -84,6 +90,7 @@ class AttentivePooler(nn.Module):
     unroll: int = 1
     kernel: str = 'xla'
     dtype: Any = jnp.float32
+    lora: lora_lib.Lora | None = None
 
     def setup(self):
         if self.blocks:
@@ -104,9 +111,10 @@ class AttentivePooler(nn.Module):
                 segments=self.segments,
                 remat=self.remat,
                 unroll=self.unroll,
+                lora=self.lora and self.lora.of_head(self.blocks),
                 name='self',
             )
-        self.cross = CrossBlock(self.width, self.heads, self.eps, self.dtype)
+        self.cross = CrossBlock(self.width, self.heads, self.eps, self.dtype, self.lora)
         self.query = self.param('query', nn.initializers.normal(STD), (1, 1, self.width))
 
     def __call__(self, x: Float[Array, 'B N D'], valid: Bool[Array, 'B N'], *, train: bool) -> Float[Array, 'B D']:
@@ -153,6 +161,7 @@ class AttentiveHead(nn.Module):
     unroll: int = 1
     kernel: str = 'xla'
     dtype: Any = jnp.float32
+    lora: lora_lib.Lora | None = None
 
     def stacks(self) -> dict[str, int]:
         """{name of each stack: its number of layers}."""
@@ -173,6 +182,7 @@ class AttentiveHead(nn.Module):
             unroll=self.unroll,
             kernel=self.kernel,
             dtype=self.dtype,
+            lora=self.lora,
             name='pooler',
         )
         tokens = encoded.grid.reshape(batch_size, t * h * w, width)  # [B, N, D]
@@ -186,15 +196,17 @@ def _start_block(params: Mapping[str, Any], key: jax.Array, index: int | jax.Arr
 
     The public code cuts the normal off at +-2, which is a hundred deviations: it is a plain one.
     """
-    flat, tree = jax.tree_util.tree_flatten_with_path(params)
-    ends = np.cumsum([leaf.size for _, leaf in flat])
+    leaves = traverse_util.flatten_dict(params)
+    # LoRA has a start of its own, and does not change that of the others.
+    flat = {path: leaf for path, leaf in sorted(leaves.items()) if path[-1] not in lora_lib.LEAVES}
+    ends = np.cumsum([leaf.size for leaf in flat.values()])
     # One draw for the whole block: many small ones take seconds to compile.
     drawn = jnp.split(jax.random.normal(jax.random.fold_in(key, index), ends[-1:]), ends[:-1])
-    started = []
-    for own, (path, leaf) in zip(drawn, flat, strict=True):
-        layer, name = path[-2].key, path[-1].key
+    for own, (path, leaf) in zip(drawn, flat.items(), strict=True):
+        layer, name = path[-2:]
         if name == 'kernel':
             std = STD / jnp.sqrt(index + 1) if layer in ('out', 'fc2') else STD
-            leaf = std * own.reshape(leaf.shape)
-        started.append(jnp.zeros_like(leaf) if name == 'bias' else leaf)
-    return jax.tree.unflatten(tree, started)
+            leaves[path] = std * own.reshape(leaf.shape)
+        elif name == 'bias':
+            leaves[path] = jnp.zeros_like(leaf)
+    return traverse_util.unflatten_dict(leaves)

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from vidloc.models import embedding, features, layers, positions
+from vidloc.models import film as film_lib
 from vidloc.models import tap as tap_lib
 
 
@@ -44,10 +45,12 @@ class Encoder(layers.Stack, kw_only=True):
         valid: Bool[Array, 'M N'] | None = None,
         taps: tuple[int, ...] = (),
         tap: tap_lib.Tap | None = None,
-    ) -> tuple[Float[Array, 'M N D'], Float[Array, 'M D'] | None, tuple[Float[Array, 'M N D'], ...], Array | None]:
+        film: film_lib.Copies | None = None,
+    ) -> tuple[Float[Array, '_ N D'], Float[Array, '_ D'] | None, tuple[Float[Array, 'M N D'], ...], Array | None]:
         """x: M sequences over `grid`, those of an example side by side -> (tokens, CLS or None, taps, what `tap` made).
 
         Tokens and CLS are normed, taps are the tokens behind the layers `taps`, as they are there; so `tap` sees them.
+        film: see Stack.run_blocks; a CLS token is a token.
         """
         if self.with_cls:
             token = jnp.broadcast_to(self.cls_token, (len(x), 1, x.shape[-1])).astype(x.dtype)
@@ -57,7 +60,9 @@ class Encoder(layers.Stack, kw_only=True):
         x = self.drop(x, deterministic=not train)
         if tap and self.with_cls:
             tap = tap.seen(lambda tokens: tokens[:, 1:])
-        x, tapped, reduced = self.run_blocks(x, train=train, valid=valid, examples=examples, taps=taps, tap=tap)
+        x, tapped, reduced = self.run_blocks(
+            x, train=train, valid=valid, examples=examples, taps=taps, tap=tap, film=film
+        )
         x = self.norm(x) if self.with_norm else x
         if not self.with_cls:
             return x, None, tapped, reduced
@@ -73,6 +78,7 @@ def encode_jointly(
     train: bool,
     taps: tuple[int, ...],
     tap: tap_lib.Tap | None = None,
+    film: film_lib.Copies | None = None,
 ) -> features.Features:
     """All the tokens of a clip through one encoder over (t, h, w); its CLS token, if it has one, is the summary.
 
@@ -89,6 +95,8 @@ def encode_jointly(
         valid=jnp.repeat(valid, h * w, axis=1),  # [B, t] -> [B, t h w]
         taps=taps,
         tap=tap and tap.seen(lambda tokens: tokens.reshape(shape)),
+        film=film,
     )
+    valid = film.repeat(valid, batch) if film else valid
     in_place = tuple(tokens.reshape(shape) for tokens in tapped)
-    return features.Features(grid=x.reshape(shape), valid=valid, pooled=summary, taps=in_place, tapped=reduced)
+    return features.Features(grid=x.reshape(-1, *shape[1:]), valid=valid, pooled=summary, taps=in_place, tapped=reduced)

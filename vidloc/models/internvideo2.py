@@ -14,6 +14,8 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from vidloc.models import embedding, encoder, features, layers, positions
+from vidloc.models import film as film_lib
+from vidloc.models import lora as lora_lib
 from vidloc.models import tap as tap_lib
 
 
@@ -29,7 +31,7 @@ class InternVideo2(nn.Module):
     rescale: as timm's drop path does, which the public code uses.
     tubelet_init: see embedding.TUBELET_INITS. segments: {'encoder': ...}, as layers.Stack takes them.
     taps: layers whose tokens [B, t, h, w, D] are given along (Features.taps), in this order.
-    dropout, kernel, dtype: see layers.Block. drop_path, remat, unroll: see layers.Stack.
+    dropout, kernel, dtype: see layers.Block. drop_path, remat, unroll: see layers.Stack; lora: lora.Lora.
     """
 
     width: int
@@ -51,6 +53,7 @@ class InternVideo2(nn.Module):
     unroll: int = 1
     kernel: str = 'xla'
     dtype: Any = jnp.float32
+    lora: lora_lib.Lora | None = None
 
     def setup(self):
         layers.check_stacks(self.segments, self.stacks())
@@ -78,6 +81,7 @@ class InternVideo2(nn.Module):
             drop_path=self.drop_path,
             remat=self.remat,
             unroll=self.unroll,
+            lora=self.lora and self.lora.of_stack(0, self.layers, self.layers),
             grid=self.grid,
             with_cls=True,
             with_norm=False,
@@ -95,13 +99,16 @@ class InternVideo2(nn.Module):
         *,
         train: bool,
         tap: tap_lib.Tap | None = None,
+        film: film_lib.Copies | None = None,
     ) -> features.Features:
         """video: normalised; frame_valid: False for padding frames, to which nothing attends.
 
-        Raises ValueError if frames, height or width is no multiple of the tubelet or the patch, or a tap is no layer.
+        film: behind its layer there are examples and copies, B (1 + N) in the order of film.Copies, and so in the
+        result. Raises ValueError if frames, height or width is no multiple of the tubelet or the patch, or a tap is no
+        layer.
         """
         return encoder.encode_jointly(
-            self.embedding, self.encoder, video, frame_valid, train=train, taps=self.taps, tap=tap
+            self.embedding, self.encoder, video, frame_valid, train=train, taps=self.taps, tap=tap, film=film
         )
 
     def _position_start(self, key: jax.Array, shape: tuple[int, ...]) -> jax.Array:

@@ -7,7 +7,7 @@ one entry a segment of consecutive layers, stacked along a first axis: `<stack>/
 
 import functools
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -17,6 +17,8 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from vidloc.models import attention, dense
+from vidloc.models import film as film_lib
+from vidloc.models import lora as lora_lib
 from vidloc.models import tap as tap_lib
 
 Segments = tuple[tuple[int, int], ...]
@@ -32,24 +34,27 @@ _REMAT = {
 
 
 class Mlp(nn.Module):
-    """Two linear layers around a GELU; `approximate`: the tanh form."""
+    """Two linear layers around a GELU; `approximate`: the tanh form. lora: of those that it names."""
 
     width: int
     hidden: int
     dropout: float = 0.0
     approximate: bool = True
     dtype: Any = jnp.float32
+    lora: lora_lib.Lora | None = None
 
     def setup(self):
         bias = nn.initializers.normal(1e-6)
-        self.fc1 = dense.Dense((self.width,), (self.hidden,), bias_init=bias, dtype=self.dtype)
-        self.fc2 = dense.Dense((self.hidden,), (self.width,), bias_init=bias, dtype=self.dtype)
+        change = {name: self.lora and self.lora.dense(name) for name in ('fc1', 'fc2')}
+        self.fc1 = dense.Dense((self.width,), (self.hidden,), bias_init=bias, dtype=self.dtype, lora=change['fc1'])
+        self.fc2 = dense.Dense((self.hidden,), (self.width,), bias_init=bias, dtype=self.dtype, lora=change['fc2'])
         self.drop = nn.Dropout(self.dropout)
 
     def __call__(self, x: Float[Array, 'M N D'], *, train: bool) -> Float[Array, 'M N D']:
         # A derivative of its own would keep four arrays of the size of `hidden`.
         gelu = jax.checkpoint(functools.partial(jax.nn.gelu, approximate=self.approximate))
-        return self.fc2(self.drop(gelu(self.fc1(x)), deterministic=not train))
+        x = self.drop(gelu(self.fc1(x, train=train)), deterministic=not train)
+        return self.fc2(x, train=train)
 
 
 class Block(nn.Module):
@@ -62,6 +67,7 @@ class Block(nn.Module):
     norm: 'layer' or 'rms' (a scale and no bias, no mean taken off). eps: of all its norms.
     bias, qk_norm, kernel: see attention.Attention.
     layer_scale: 0: none; else each branch is multiplied by a learned vector that starts at this value (CaiT).
+    lora: of its dense layers; see lora.Lora.
     dtype: of the products and the activations; norms and softmax take their statistics in float32.
     """
 
@@ -78,6 +84,7 @@ class Block(nn.Module):
     layer_scale: float = 0.0
     kernel: str = 'xla'
     dtype: Any = jnp.float32
+    lora: lora_lib.Lora | None = None
 
     def setup(self):
         if self.norm not in NORMS:
@@ -85,10 +92,10 @@ class Block(nn.Module):
         norm = NORMS[self.norm]
         self.ln1 = norm(epsilon=self.eps, dtype=self.dtype)
         self.attn = attention.Attention(
-            self.width, self.heads, self.bias, self.qk_norm, self.eps, self.kernel, self.dtype
+            self.width, self.heads, self.bias, self.qk_norm, self.eps, self.kernel, self.dtype, self.lora
         )
         self.ln2 = norm(epsilon=self.eps, dtype=self.dtype)
-        self.mlp = Mlp(self.width, self.hidden, self.dropout, self.gelu_approximate, self.dtype)
+        self.mlp = Mlp(self.width, self.hidden, self.dropout, self.gelu_approximate, self.dtype, self.lora)
         self.drop = nn.Dropout(self.dropout)
         if self.layer_scale:
             start = nn.initializers.constant(self.layer_scale)
@@ -111,7 +118,7 @@ class Block(nn.Module):
         examples: the sequences are those of so many examples, example by example (None: M); all the sequences of
           an example share their draw.
         """
-        branch = self.drop(self.attn(self.ln1(x), valid, rope), deterministic=not train)
+        branch = self.drop(self.attn(self.ln1(x), valid, rope, train=train), deterministic=not train)
         branch = branch * self.gamma1.astype(self.dtype) if self.layer_scale else branch
         x = x + self._keep(branch, drop_path, examples, train)
         branch = self.drop(self.mlp(self.ln2(x), train=train), deterministic=not train)
@@ -139,10 +146,12 @@ class Stack(nn.Module):
     remat: what the backward pass computes again: 'none', 'full' (all but the input of each block) or 'dots' (all
       but the matrix products without batch axes).
     unroll: layers written out in each turn of the scan: faster on CPUs for short stacks, slower to compile for long.
+    lora: of the blocks, with the first and last layer of this stack that have it; segments must part there.
     """
 
     block: Block
     layers: int
+    lora: lora_lib.Lora | None = None
     segments: Segments = ()
     drop_path: float = 0.0
     remat: str = 'none'
@@ -152,21 +161,29 @@ class Stack(nn.Module):
         check_segments(self.segments, self.layers)
         if self.remat != 'none' and self.remat not in _REMAT:
             raise ValueError(f'remat is {self.remat!r}; it must be one of none, {", ".join(_REMAT)}')
-        block = self.block.clone(parent=None)
         # One key for all segments: the keys that self.param hands out would depend on the boundaries.
         key = self.make_rng('params') if self.is_initializing() else jax.random.key(0)
 
-        def start(layer: jax.Array) -> Any:
-            token = jnp.zeros((1, 1, block.width))
-            return block.init(jax.random.fold_in(key, layer), token, train=False)['params']
+        def start(first: int, last: int) -> Any:
+            block, token = self._block(first, last), jnp.zeros((1, 1, self.block.width))
+
+            def layer(index: jax.Array) -> Any:
+                return block.init(jax.random.fold_in(key, index), token, train=False)['params']
+
+            return jax.vmap(layer)(jnp.arange(first, last + 1))
 
         self.stacked = {
-            f'{first:02d}_{last:02d}': self.param(
-                segment_name(first, last),
-                lambda _, first=first, last=last: jax.vmap(start)(jnp.arange(first, last + 1)),
-            )
-            for first, last in self.segments or ((0, self.layers - 1),)
+            segment_name(*segment): self.param(segment_name(*segment), lambda _, segment=segment: start(*segment))
+            for segment in self._segments()
         }
+
+    def _segments(self) -> Segments:
+        return self.segments or (self.lora.runs(self.layers) if self.lora else ((0, self.layers - 1),))
+
+    def _block(self, first: int, last: int) -> Block:
+        """The block of the layers first to last, unbound."""
+        changed = self.lora is not None and self.lora.touches(first, last)
+        return self.block.clone(parent=None, lora=self.lora if changed else None)
 
     def run_blocks(
         self,
@@ -178,23 +195,71 @@ class Stack(nn.Module):
         examples: int | None = None,
         taps: tuple[int, ...] = (),
         tap: tap_lib.Tap | None = None,
-    ) -> tuple[Float[Array, 'M N D'], tuple[Float[Array, 'M N D'], ...], Array | None]:
+        film: film_lib.Copies | None = None,
+    ) -> tuple[Float[Array, '_ N D'], tuple[Float[Array, 'M N D'], ...], Array | None]:
         """x through all the layers -> (their result, what each of the layers `taps` gave, in that order, and what `tap`
         made of its layers, stacked [K, ...]).
 
-        Segments that `tap` takes whole, or not at all, are not copied. The other arguments are those of Block. Raises
-        ValueError for a tap that is no layer.
+        film: behind its layer there are M (1 + N) sequences, of as many times the examples. Segments that `tap` takes
+        whole, or not at all, and that end where `film` has its layer, are not copied. The other arguments are those of
+        Block. Raises ValueError for a tap that is no layer, and for taps beside `film`.
         """
         if wrong := [i for i in (*taps, *(tap.layers if tap else ())) if not 0 <= i < self.layers]:
             raise ValueError(f'taps {wrong}: the layers are 0 to {self.layers - 1}')
-        block = self.block.clone(parent=None)
+        if film and (taps or tap):
+            raise ValueError('layers cannot be tapped where features are augmented: there are more behind than before')
+        examples = examples or len(x)
         drop_path = train and self.drop_path > 0
-        random = drop_path or (train and block.dropout > 0)
+        random = train and (self.drop_path > 0 or self.block.dropout > 0 or bool(self.lora and self.lora.dropout))
         key = self.make_rng('dropout') if random else None
         rates = self.drop_path * jnp.arange(self.layers) / max(self.layers - 1, 1)  # [L]
         # Where each layer's result goes: the place of its tap, or the last place, which nobody reads.
         kept = sorted(set(taps))
         places = jnp.asarray([kept.index(i) if i in kept else len(kept) for i in range(self.layers)])
+
+        x = x.astype(self.block.dtype)
+        carry = (x, jnp.zeros((len(kept) + 1, *x.shape), x.dtype) if kept else None)
+        reduced = []
+        for segment in self._segments():
+            stacked = self.stacked[segment_name(*segment)]
+            for first, last, tapped in _parts(segment, tap, film):
+                run = self._runner(self._block(*segment), valid, rope, examples, train=train, random=random)
+
+                def body(carry: tuple[jax.Array, jax.Array | None], layer: tuple[Any, ...]) -> tuple[Any, Any]:
+                    x, tapped = carry
+                    params, layer_key, rate, place, reduction = layer
+                    x = run(x, params, layer_key, rate)  # noqa: B023
+                    if kept:
+                        tapped = jax.lax.dynamic_update_index_in_dim(tapped, x, place, 0)
+                    return (x, tapped), None if reduction is None else tap(reduction, x)
+
+                index = jnp.arange(first, last + 1)
+                keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(index) if random else None
+                low, high = first - segment[0], last + 1 - segment[0]
+                params = stacked if (first, last) == segment else jax.tree.map(lambda x: x[low:high], stacked)  # noqa: B023
+                rate = rates[first : last + 1] if drop_path else None
+                reduction = tap.between(first, last).params if tapped else None
+                scanned = (params, keys, rate, places[first : last + 1], reduction)
+                carry, found = jax.lax.scan(body, carry, scanned, unroll=self._unroll(last + 1 - first))
+                reduced += [found] if tapped else []
+                if film and last == film.after:
+                    carry = (film.augment(carry[0], examples), None)
+                    valid = None if valid is None else film.repeat(valid, examples)
+                    examples *= 1 + film.count
+        x, tapped = carry
+        return x, tuple(tapped[kept.index(i)] for i in taps), tap_lib.joined(reduced)
+
+    def _runner(
+        self,
+        block: Block,
+        valid: jax.Array | None,
+        rope: attention.Rope | None,
+        examples: int,
+        *,
+        train: bool,
+        random: bool,
+    ) -> Callable[..., jax.Array]:
+        """(x, parameters of a layer, its key, its rate of drop path) -> x behind it."""
 
         def run(x: jax.Array, params: Any, layer_key: jax.Array | None, rate: jax.Array | None) -> jax.Array:
             return block.apply(
@@ -208,35 +273,10 @@ class Stack(nn.Module):
                 rngs={'dropout': layer_key} if random else {},
             )
 
-        if self.remat != 'none':
-            # Only the block: what holds the taps would otherwise be kept once a layer.
-            run = jax.checkpoint(run, policy=_REMAT[self.remat], prevent_cse=False)
-
-        def body(carry: tuple[jax.Array, jax.Array | None], layer: tuple[Any, ...]) -> tuple[Any, Any]:
-            x, tapped = carry
-            params, layer_key, rate, place, reduction = layer
-            x = run(x, params, layer_key, rate)
-            if kept:
-                tapped = jax.lax.dynamic_update_index_in_dim(tapped, x, place, 0)
-            return (x, tapped), None if reduction is None else tap(reduction, x)
-
-        x = x.astype(block.dtype)
-        carry = (x, jnp.zeros((len(kept) + 1, *x.shape), x.dtype) if kept else None)
-        reduced = []
-        for segment in self.segments or ((0, self.layers - 1),):
-            stacked = self.stacked[f'{segment[0]:02d}_{segment[1]:02d}']
-            for first, last, tapped in tap.runs(*segment) if tap else ((*segment, False),):
-                index = jnp.arange(first, last + 1)
-                keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(index) if random else None
-                low, high = first - segment[0], last + 1 - segment[0]
-                params = stacked if (first, last) == segment else jax.tree.map(lambda x: x[low:high], stacked)  # noqa: B023
-                rate = rates[first : last + 1] if drop_path else None
-                reduction = tap.between(first, last).params if tapped else None
-                scanned = (params, keys, rate, places[first : last + 1], reduction)
-                carry, found = jax.lax.scan(body, carry, scanned, unroll=self._unroll(last + 1 - first))
-                reduced += [found] if tapped else []
-        x, tapped = carry
-        return x, tuple(tapped[kept.index(i)] for i in taps), tap_lib.joined(reduced)
+        if self.remat == 'none':
+            return run
+        # Only the block: what holds the taps would otherwise be kept once a layer.
+        return jax.checkpoint(run, policy=_REMAT[self.remat], prevent_cse=False)
 
     def _unroll(self, count: int) -> int:
         """Layers of a segment of `count` that are written out in each turn.
@@ -248,6 +288,18 @@ class Stack(nn.Module):
 
     def __call__(self, x: Float[Array, 'M N D'], *, train: bool) -> Float[Array, 'M N D']:
         return self.run_blocks(x, train=train)[0]
+
+
+def _parts(
+    segment: tuple[int, int], tap: tap_lib.Tap | None, film: film_lib.Copies | None
+) -> list[tuple[int, int, bool]]:
+    """(first, last, tapped or not) of the layers of a segment that run in one scan, in order."""
+    if tap:
+        return tap.runs(*segment)
+    first, last = segment
+    if film and first <= film.after < last:
+        return [(first, film.after, False), (film.after + 1, last, False)]
+    return [(first, last, False)]
 
 
 def check_segments(segments: Segments, layers: int) -> None:

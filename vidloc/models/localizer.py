@@ -6,8 +6,11 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from flax import traverse_util
 
 from vidloc.models import clip_loop, features, preprocess
+from vidloc.models import film as film_lib
+from vidloc.models import lora as lora_lib
 from vidloc.models import tap as tap_lib
 
 Batch = Mapping[str, Any]  # arrays, and perhaps Features
@@ -19,7 +22,8 @@ class Localizer(nn.Module):
     backbone(video, frame_valid, train=) -> Features; heads {task: head(features, batch, train=) -> outputs}.
     side: an adapter beside the backbone, as models/losa.py; None: there is none. clips: how long videos are cut.
     still: no parameter of the backbone trains, so it runs as in evaluation, always.
-    The parameter tree's roots are `backbone`, `side` and `heads_<task>`.
+    film: augments features inside the backbone in training, as models/film.py; None: nothing does.
+    The parameter tree's roots are `backbone`, `side`, `film` and `heads_<task>`.
     """
 
     backbone: nn.Module
@@ -28,9 +32,10 @@ class Localizer(nn.Module):
     side: nn.Module | None = None
     clips: clip_loop.Clips = clip_loop.Clips()
     still: bool = False
+    film: nn.Module | None = None
 
     def __call__(self, batches: Mapping[str, Batch], *, train: bool) -> dict[str, Any]:
-        """Runs the tasks that the batches name and no others.
+        """Runs the tasks that the batches name and no others. With `film`, outputs in training are film.Augmented.
 
         A batch has either `video` [B, T, H, W, 3] uint8, `frame_valid` [B, T] and `seed` [B], or `sequence` [B, t, D]
         float32 and `sequence_valid` [B, t], a video's features over time that were computed before (with a side adapter
@@ -39,10 +44,39 @@ class Localizer(nn.Module):
         """
         if unknown := sorted(set(batches) - set(self.heads)):
             raise ValueError(f'no head for {", ".join(unknown)}; the heads are {", ".join(sorted(self.heads))}')
-        return {
-            task: self.heads[task](self.encode(batch, train=train), batch, train=train)
-            for task, batch in sorted(batches.items())
-        }
+        run = self._augmented if self.film is not None and train else self._plain
+        if self.film is not None and self.is_initializing():
+            self.film(1)
+        return {task: run(task, batch, train=train) for task, batch in sorted(batches.items())}
+
+    def _plain(self, task: str, batch: Batch, *, train: bool) -> Any:
+        return self.heads[task](self.encode(batch, train=train), batch, train=train)
+
+    def _augmented(self, task: str, batch: Batch, *, train: bool) -> film_lib.Augmented:
+        """A head's outputs of the examples and their copies, which share all but the features."""
+        examples = len(batch['example_valid'])
+        copies = self.film(examples)
+        rows = {name: value for name, value in batch.items() if name not in ('video', 'frame_valid')}
+        repeated = {name: copies.repeat(value, examples) for name, value in rows.items()}
+        outputs = self.heads[task](self._shown(batch, train=train, film=copies), repeated, train=train)
+        teacher = None
+        if self.film.teacher == 'unadapted':
+            teacher = self.heads[task](self._unadapted(batch), rows, train=False)
+        return film_lib.told_apart(outputs, copies, jax.lax.stop_gradient(teacher))
+
+    def _unadapted(self, batch: Batch) -> features.Features:
+        """The features of a video from the backbone as it is without its LoRA, in evaluation."""
+        flat = traverse_util.flatten_dict(self.backbone.variables['params'])
+        zeroed = {path: jnp.zeros_like(x) if path[-1] in lora_lib.LEAVES else x for path, x in flat.items()}
+        params = traverse_util.unflatten_dict(zeroed)
+        video = self.preprocess(batch['video'], batch['frame_valid'], batch['seed'], train=True)
+        return self.backbone.clone(parent=None).apply({'params': params}, video, batch['frame_valid'], train=False)
+
+    def _shown(self, batch: Batch, *, train: bool, film: film_lib.Copies | None = None) -> features.Features:
+        """The features of a video that the backbone sees as a whole."""
+        video = self.preprocess(batch['video'], batch['frame_valid'], batch['seed'], train=train)
+        augmenting = {} if film is None else {'film': film}
+        return self.backbone(video, batch['frame_valid'], train=train and not self.still, **augmenting)
 
     def encode(self, batch: Batch, *, train: bool) -> features.Features:
         """The features of a batch; see __call__. A video of several clips, or beside an adapter, is [B, t, 1, 1, D]."""
@@ -51,8 +85,7 @@ class Localizer(nn.Module):
         if 'sequence' in batch:
             return self._fused(self._encoded(batch), train=train)
         if self.side is None and not self.clips.frames:
-            video = self.preprocess(batch['video'], batch['frame_valid'], batch['seed'], train=train)
-            return self.backbone(video, batch['frame_valid'], train=train and not self.still)
+            return self._shown(batch, train=train)
         if self.is_initializing():
             return self._fused(self._started(batch), train=False)
         alone = train and not self.still and self.side is None

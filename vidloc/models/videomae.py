@@ -11,6 +11,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from vidloc.models import embedding, features, layers, positions
+from vidloc.models import film as film_lib
+from vidloc.models import lora as lora_lib
 from vidloc.models import tap as tap_lib
 
 
@@ -26,7 +28,8 @@ class VideoMAE(nn.Module):
       (classification_head.ClassificationHead.norm).
     segments: {'encoder': ...}, as layers.Stack takes them.
     taps: layers whose tokens [B, t, h, w, D] are given along (Features.taps), in this order.
-    dropout, kernel, dtype: see layers.Block. drop_path, remat, unroll: see layers.Stack. rescale: as the original.
+    dropout, kernel, dtype: see layers.Block. drop_path, remat, unroll: see layers.Stack; lora: lora.Lora. rescale: as
+    the original.
     """
 
     width: int
@@ -49,6 +52,7 @@ class VideoMAE(nn.Module):
     unroll: int = 1
     kernel: str = 'xla'
     dtype: Any = jnp.float32
+    lora: lora_lib.Lora | None = None
 
     def setup(self):
         layers.check_stacks(self.segments, self.stacks())
@@ -75,6 +79,7 @@ class VideoMAE(nn.Module):
             drop_path=self.drop_path,
             remat=self.remat,
             unroll=self.unroll,
+            lora=self.lora and self.lora.of_stack(0, self.layers, self.layers),
         )
         if self.final_norm:
             self.norm = nn.LayerNorm(epsilon=self.eps, dtype=self.dtype)
@@ -91,10 +96,13 @@ class VideoMAE(nn.Module):
         *,
         train: bool,
         tap: tap_lib.Tap | None = None,
+        film: film_lib.Copies | None = None,
     ) -> features.Features:
         """video: normalised; frame_valid: False for padding frames, whose tubelets are not attended to.
 
-        Raises ValueError if frames, height or width is no multiple of the tubelet or the patch, or a tap is no layer.
+        film: behind its layer there are examples and copies, B (1 + N) in the order of film.Copies, and so in the
+        result. Raises ValueError if frames, height or width is no multiple of the tubelet or the patch, or a tap is no
+        layer.
         """
         x = self.embedding(video)  # [B, t, h, w, D]
         batch, t, h, w, width = x.shape
@@ -103,9 +111,10 @@ class VideoMAE(nn.Module):
         x = self.drop(x, deterministic=not train)
         keys = jnp.repeat(valid, h * w, axis=1)  # [B, t] -> [B, t h w]
         tap = tap and tap.seen(lambda tokens: tokens.reshape(batch, t, h, w, width))
-        x, tapped, reduced = self.encoder.run_blocks(x, train=train, valid=keys, taps=self.taps, tap=tap)
+        x, tapped, reduced = self.encoder.run_blocks(x, train=train, valid=keys, taps=self.taps, tap=tap, film=film)
         x = self.norm(x) if self.final_norm else x
-        grid, *tapped = (y.reshape(batch, t, h, w, width) for y in (x, *tapped))
+        grid, *tapped = (y.reshape(-1, t, h, w, width) for y in (x, *tapped))
+        valid = film.repeat(valid, batch) if film else valid
         return features.Features(grid=grid, valid=valid, taps=tuple(tapped), tapped=reduced)
 
     def positions(self, grid: tuple[int, int, int]) -> Float[Array, 'tokens D']:

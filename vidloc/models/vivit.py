@@ -12,6 +12,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from vidloc.models import embedding, encoder, features, layers, positions
+from vidloc.models import film as film_lib
+from vidloc.models import lora as lora_lib
 from vidloc.models import tap as tap_lib
 
 
@@ -31,7 +33,7 @@ class ViViT(nn.Module):
     taps: layers whose tokens [B, t, h, w, D] are given along (Features.taps), in this order, counted through both
       encoders: those of the temporal one begin at spatial_layers, and exist where it runs on tokens.
     dropout, rescale, kernel, dtype: see layers.Block. drop_path, remat, unroll: see layers.Stack; each encoder has its
-      own ramp.
+      own ramp. lora: see lora.Lora, its layers counted as those of `taps`.
     """
 
     width: int
@@ -58,6 +60,7 @@ class ViViT(nn.Module):
     unroll: int = 1
     kernel: str = 'xla'
     dtype: Any = jnp.float32
+    lora: lora_lib.Lora | None = None
 
     def setup(self):
         for name, choices in (
@@ -94,8 +97,9 @@ class ViViT(nn.Module):
                 with_cls=self.cls,
                 position_init=starts[name],
                 name=name,
+                lora=self.lora and self.lora.of_stack(first, count, self.spatial_layers + self.temporal_layers),
             )
-            for name, count in self.stacks().items()
+            for (name, count), first in zip(self.stacks().items(), (0, self.spatial_layers), strict=True)
         }
         init = embedding.tubelet_start(self.tubelet_init)
         self.embedding = embedding.TubeletEmbedding(self.width, self.tubelet, self.patch, init, self.dtype)
@@ -113,15 +117,20 @@ class ViViT(nn.Module):
         *,
         train: bool,
         tap: tap_lib.Tap | None = None,
+        film: film_lib.Copies | None = None,
     ) -> features.Features:
         """video: normalised; frame_valid: False for padding frames, to which the temporal encoder does not attend.
 
-        Raises ValueError if frames, height or width is no multiple of the tubelet or the patch, or a tap is no layer.
+        film: behind its layer there are examples and copies, B (1 + N) in the order of film.Copies, and so in the
+        result. Raises ValueError if frames, height or width is no multiple of the tubelet or the patch, or a tap is no
+        layer.
         """
         depth = self.spatial_layers + (0 if self.temporal_on == 'rois' else self.temporal_layers)
-        if wrong := [i for i in (*self.taps, *(tap.layers if tap else ())) if not 0 <= i < depth]:
+        asked = (*self.taps, *(tap.layers if tap else ()), *((film.after,) if film else ()))
+        if wrong := [i for i in asked if not 0 <= i < depth]:
             raise ValueError(
-                f'taps {wrong}: with temporal_on={self.temporal_on!r} there are those from 0 to {depth - 1}'
+                f'{"film behind layer" if film else "taps"} {wrong}: with temporal_on={self.temporal_on!r} there are '
+                f'those from 0 to {depth - 1}'
             )
         x = self.embedding(video)  # [B, t, h, w, D]
         batch, t, h, w, width = x.shape
@@ -131,17 +140,27 @@ class ViViT(nn.Module):
         x = x.reshape(batch * t, h * w, width)  # [B, t, h, w, D] -> [B t, h w, D]
         shape = batch, t, h, w, width
         first = tap and tap.between(0, self.spatial_layers - 1).seen(lambda tokens: tokens.reshape(shape))
-        x, summary, tapped, reduced = self.spatial(x, grid=(h, w), examples=batch, train=train, taps=early, tap=first)
+        copies = film and film.within(0, self.spatial_layers)
+        x, summary, tapped, reduced = self.spatial(
+            x, grid=(h, w), examples=batch, train=train, taps=early, tap=first, film=copies
+        )
+        batch = len(x) // t  # with copies, if they were made there
+        valid = copies.repeat(valid, len(valid)) if copies else valid
         found = {i: value.reshape(shape) for i, value in zip(early, tapped, strict=True)}
-        x = x.reshape(batch, t, h * w, width)
+        x = x.reshape(batch, t, h * w, width)  # [B t, h w, D] -> [B, t, h w, D]
         if self.temporal_on == 'rois':
             summary = jnp.mean(x, axis=2) if summary is None else summary.reshape(batch, t, width)  # [B, t, D]
             pooled = self.encode_time(summary[:, None], valid, train=train)[:, 0]  # [B, 1, t, D] -> [B, D]
             taps = tuple(found[i] for i in self.taps)
-            return features.Features(grid=x.reshape(shape), valid=valid, pooled=pooled, taps=taps, tapped=reduced)
+            grid = x.reshape(batch, *shape[1:])
+            return features.Features(grid=grid, valid=valid, pooled=pooled, taps=taps, tapped=reduced)
         second = tap and tap.between(self.spatial_layers, depth - 1).seen(lambda tokens: tokens.reshape(shape))
-        x, _, tapped, more = self._over_time(x.transpose(0, 2, 1, 3), valid, train=train, taps=late, tap=second)
-        x, *tapped = (y.transpose(0, 2, 1, 3).reshape(shape) for y in (x, *tapped))  # [B, h w, t, D] -> [B, t, h, w, D]
+        copies = film and film.within(self.spatial_layers, self.temporal_layers)
+        x = x.transpose(0, 2, 1, 3)  # [B, t, h w, D] -> [B, h w, t, D]
+        x, _, tapped, more = self._over_time(x, valid, train=train, taps=late, tap=second, film=copies)
+        valid = copies.repeat(valid, batch) if copies else valid
+        # [B, h w, t, D] -> [B, t, h, w, D]
+        x, *tapped = (y.transpose(0, 2, 1, 3).reshape(-1, *shape[1:]) for y in (x, *tapped))
         found |= {self.spatial_layers + i: value for i, value in zip(late, tapped, strict=True)}
         reduced = tap_lib.joined([part for part in (reduced, more) if part is not None])
         return features.Features(grid=x, valid=valid, taps=tuple(found[i] for i in self.taps), tapped=reduced)
@@ -161,20 +180,21 @@ class ViViT(nn.Module):
         train: bool,
         taps: tuple[int, ...] = (),
         tap: tap_lib.Tap | None = None,
+        film: film_lib.Copies | None = None,
     ) -> tuple[jax.Array, jax.Array | None, tuple[jax.Array, ...], jax.Array | None]:
         """x [B, N, t, D], valid [B, t] -> tokens as x, CLS [B, N, D] or None, taps as x, what `tap` made.
 
-        `tap` sees [B, t, N, D].
+        `tap` sees [B, t, N, D]. Behind `film` there are as many times the examples.
         """
         batch, count, t, width = x.shape
         x = x.reshape(batch * count, t, width)  # [B N, t, D]
         valid = jnp.repeat(valid, count, axis=0)  # [B N, t]
         tap = tap and tap.seen(lambda tokens: tokens.reshape(batch, count, t, width).transpose(0, 2, 1, 3))
         x, summary, tapped, reduced = self.temporal(
-            x, grid=(t,), examples=batch, train=train, valid=valid, taps=taps, tap=tap
+            x, grid=(t,), examples=batch, train=train, valid=valid, taps=taps, tap=tap, film=film
         )
-        summary = None if summary is None else summary.reshape(batch, count, width)
-        x, *tapped = (y.reshape(batch, count, t, width) for y in (x, *tapped))
+        summary = None if summary is None else summary.reshape(-1, count, width)
+        x, *tapped = (y.reshape(-1, count, t, width) for y in (x, *tapped))
         return x, summary, tuple(tapped), reduced
 
     def _spatial_start(self, key: jax.Array, shape: tuple[int, ...]) -> jax.Array:

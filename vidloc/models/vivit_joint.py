@@ -12,6 +12,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from vidloc.models import embedding, encoder, features, layers
+from vidloc.models import film as film_lib
+from vidloc.models import lora as lora_lib
 from vidloc.models import tap as tap_lib
 
 
@@ -23,7 +25,7 @@ class JointViViT(nn.Module):
     position_std: the positions start normal with this deviation.
     segments: {'encoder': ...}, as layers.Stack takes them.
     taps: layers whose tokens [B, t, h, w, D] are given along (Features.taps), in this order.
-    dropout, rescale, kernel, dtype: see layers.Block. drop_path, remat, unroll: see layers.Stack.
+    dropout, rescale, kernel, dtype: see layers.Block. drop_path, remat, unroll: see layers.Stack; lora: lora.Lora.
     """
 
     width: int
@@ -44,6 +46,7 @@ class JointViViT(nn.Module):
     unroll: int = 1
     kernel: str = 'xla'
     dtype: Any = jnp.float32
+    lora: lora_lib.Lora | None = None
 
     def setup(self):
         layers.check_stacks(self.segments, self.stacks())
@@ -66,6 +69,7 @@ class JointViViT(nn.Module):
             drop_path=self.drop_path,
             remat=self.remat,
             unroll=self.unroll,
+            lora=self.lora and self.lora.of_stack(0, self.layers, self.layers),
             grid=self.grid,
             with_cls=True,
             position_init=nn.initializers.normal(self.position_std),
@@ -82,11 +86,14 @@ class JointViViT(nn.Module):
         *,
         train: bool,
         tap: tap_lib.Tap | None = None,
+        film: film_lib.Copies | None = None,
     ) -> features.Features:
         """video: normalised; frame_valid: False for padding frames, to which nothing attends.
 
-        Raises ValueError if frames, height or width is no multiple of the tubelet or the patch, or a tap is no layer.
+        film: behind its layer there are examples and copies, B (1 + N) in the order of film.Copies, and so in the
+        result. Raises ValueError if frames, height or width is no multiple of the tubelet or the patch, or a tap is no
+        layer.
         """
         return encoder.encode_jointly(
-            self.embedding, self.encoder, video, frame_valid, train=train, taps=self.taps, tap=tap
+            self.embedding, self.encoder, video, frame_valid, train=train, taps=self.taps, tap=tap, film=film
         )

@@ -13,6 +13,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from vidloc.models import embedding, features, layers, rope
+from vidloc.models import film as film_lib
+from vidloc.models import lora as lora_lib
 from vidloc.models import tap as tap_lib
 
 LEVELS = 4
@@ -39,7 +41,7 @@ class VJepa2(nn.Module):
     hierarchical: the grid holds all four normed levels, side by side: [B, t, h, w, 4 D]. Needs level_norms.
     taps: layers whose tokens [B, t, h, w, D] are given along (Features.taps), in this order, before any norm.
     segments: {'encoder': ...}, as layers.Stack takes them.
-    dropout, rescale, eps, kernel, dtype: see layers.Block. drop_path, remat, unroll: see layers.Stack.
+    dropout, rescale, eps, kernel, dtype: see layers.Block. drop_path, remat, unroll: see layers.Stack; lora: lora.Lora.
     """
 
     width: int
@@ -65,6 +67,7 @@ class VJepa2(nn.Module):
     unroll: int = 1
     kernel: str = 'xla'
     dtype: Any = jnp.float32
+    lora: lora_lib.Lora | None = None
 
     def setup(self):
         layers.check_stacks(self.segments, self.stacks())
@@ -99,6 +102,7 @@ class VJepa2(nn.Module):
             drop_path=self.drop_path,
             remat=self.remat,
             unroll=self.unroll,
+            lora=self.lora and self.lora.of_stack(0, self.layers, self.layers),
         )
         names = [f'norm_{i}' for i in range(LEVELS)] if self.level_norms else ['norm']
         self.norms = [nn.LayerNorm(epsilon=self.eps, dtype=self.dtype, name=name) for name in names]
@@ -114,11 +118,13 @@ class VJepa2(nn.Module):
         *,
         train: bool,
         tap: tap_lib.Tap | None = None,
+        film: film_lib.Copies | None = None,
     ) -> features.Features:
         """video: normalised; frame_valid: False for padding frames; tokens of nothing else are not attended to.
 
-        Raises ValueError if frames, height or width is no multiple of the tubelet or the patch, a head has too few
-        channels (rope.tables), or a tap is no layer.
+        film: behind its layer there are examples and copies, B (1 + N) in the order of film.Copies, and so in the
+        result. Raises ValueError if frames, height or width is no multiple of the tubelet or the patch, a head has too
+        few channels (rope.tables), or a tap is no layer.
         """
         x = self._embed(video)  # [B, t, h, w, D]
         batch, t, h, w, width = x.shape
@@ -138,6 +144,7 @@ class VJepa2(nn.Module):
             examples=batch,
             taps=self.taps + levels,
             tap=tap and tap.seen(lambda tokens: tokens.reshape(batch, t, h, w, width)),
+            film=film,
         )
         tapped, tokens = tapped[: len(self.taps)], tapped[len(self.taps) :]
         if self.is_initializing():
@@ -149,7 +156,8 @@ class VJepa2(nn.Module):
             x = jnp.concatenate(normed, axis=-1)  # [B, N, 4 D]
         else:
             x = self.norms[-1](x)
-        grid, *taps = (y.reshape(batch, t, h, w, -1) for y in (x, *tapped))
+        grid, *taps = (y.reshape(-1, t, h, w, y.shape[-1]) for y in (x, *tapped))
+        valid = film.repeat(valid, batch) if film else valid
         return features.Features(grid=grid, valid=valid, taps=tuple(taps), tapped=reduced)
 
     def _embed(self, video: jax.Array) -> jax.Array:

@@ -11,7 +11,8 @@ import numpy as np
 
 from vidloc import losses
 from vidloc.metrics import ava
-from vidloc.tasks import base
+from vidloc.models import film
+from vidloc.tasks import base, group_relative
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,12 +22,14 @@ class ActionDetection:
     head_module: takes (Features, batch, train=) to logits [B, N, C].
     label_smoothing: see losses.sigmoid_cross_entropy.
     scale: the task's share in a joint batch.
+    group: the loss of augmented features, where there are some.
     """
 
     classes: tuple[str, ...]
     head_module: nn.Module
     label_smoothing: float = 0.0
     scale: float = 1.0
+    group: group_relative.GroupRelative = dataclasses.field(default_factory=group_relative.GroupRelative)
 
     def head(self) -> nn.Module:
         return self.head_module
@@ -38,13 +41,20 @@ class ActionDetection:
         """The number of real boxes in the step (at least 1): the loss is a mean over boxes."""
         return jnp.maximum(jnp.sum(_present(batch)), 1.0), state
 
-    def loss(self, outputs: jax.Array, batch: base.Batch, *, train: bool) -> base.LossOutput:
-        """outputs: logits [B, N, C]. Summed over boxes, averaged over classes; no smoothing when not training."""
+    def loss(self, outputs: jax.Array | film.Augmented, batch: base.Batch, *, train: bool) -> base.LossOutput:
+        """outputs: logits [B, N, C], or of the examples and of copies of them. Summed over boxes, averaged over
+        classes; no smoothing when not training."""
         smoothing = self.label_smoothing if train else 0.0
-        present = _present(batch)  # [B, N]
-        each = losses.sigmoid_cross_entropy(outputs, batch['labels'], label_smoothing=smoothing)
-        total = jnp.sum(jnp.mean(each, axis=-1) * present)  # [B, N, C] -> []
-        return base.LossOutput(sum=total, logs={'boxes': (jnp.sum(present), jnp.sum(batch['example_valid']))})
+        present, labels = _present(batch), batch['labels']  # [B, N], [B, N, C]
+        logs = {'boxes': (jnp.sum(present), jnp.sum(batch['example_valid']))}
+        augmented = isinstance(outputs, film.Augmented)
+        logits = outputs.original if augmented else outputs
+        each = jnp.mean(losses.sigmoid_cross_entropy(logits, labels, label_smoothing=smoothing), axis=-1)  # [B, N]
+        if augmented:
+            logs['original'] = (jnp.sum(each * present), jnp.sum(present))
+            more, told = self.group.terms(outputs, labels, present, group_relative.MANY, label_smoothing=smoothing)
+            each, logs = each + more, logs | told
+        return base.LossOutput(sum=jnp.sum(each * present), logs=logs)
 
     def decode(self, outputs: jax.Array, batch: base.Batch) -> dict[str, jax.Array]:
         """scores [B, N, C] float32, boxes [B, N, 4] of the displayed frame, valid [B, N]."""

@@ -12,7 +12,8 @@ import numpy as np
 
 from vidloc import losses
 from vidloc.metrics import classification
-from vidloc.tasks import base
+from vidloc.models import film
+from vidloc.tasks import base, group_relative
 
 # A video and the second at which the clip starts.
 Clip = tuple[str, float]
@@ -25,12 +26,14 @@ class Classification:
     head_module: takes (Features, batch, train=) to logits [B, C].
     label_smoothing: see losses.softmax_cross_entropy.
     scale: the task's share in a joint batch.
+    group: the loss of augmented features, where there are some.
     """
 
     classes: tuple[str, ...]
     head_module: nn.Module
     label_smoothing: float = 0.0
     scale: float = 1.0
+    group: group_relative.GroupRelative = dataclasses.field(default_factory=group_relative.GroupRelative)
 
     def head(self) -> nn.Module:
         return self.head_module
@@ -42,15 +45,22 @@ class Classification:
         """The number of real clips in the step (at least 1)."""
         return jnp.maximum(jnp.sum(batch['example_valid'].astype(jnp.float32)), 1.0), state
 
-    def loss(self, outputs: jax.Array, batch: base.Batch, *, train: bool) -> base.LossOutput:
-        """outputs: logits [B, C]. Summed over clips; no smoothing when not training. The label of a mixed clip is, for
-        the accuracy that is logged, the class of its larger share.
+    def loss(self, outputs: jax.Array | film.Augmented, batch: base.Batch, *, train: bool) -> base.LossOutput:
+        """outputs: logits [B, C], or of the clips and of copies of them. Summed over clips; no smoothing when not
+        training. The label of a mixed clip is, for the accuracy that is logged, the class of its larger share.
         """
         smoothing = self.label_smoothing if train else 0.0
-        valid = batch['example_valid'].astype(jnp.float32)  # [B]
-        each = losses.softmax_cross_entropy(outputs, batch['labels'], label_smoothing=smoothing)  # [B]
-        hit = jnp.argmax(outputs, axis=-1) == jnp.argmax(batch['labels'], axis=-1)
-        return base.LossOutput(sum=jnp.sum(each * valid), logs={'top1': (jnp.sum(hit * valid), jnp.sum(valid))})
+        valid, labels = batch['example_valid'].astype(jnp.float32), batch['labels']  # [B], [B, C]
+        augmented = isinstance(outputs, film.Augmented)
+        logits = outputs.original if augmented else outputs
+        each = losses.softmax_cross_entropy(logits, labels, label_smoothing=smoothing)  # [B]
+        hit = jnp.argmax(logits, axis=-1) == jnp.argmax(labels, axis=-1)
+        logs = {'top1': (jnp.sum(hit * valid), jnp.sum(valid))}
+        if augmented:
+            logs['original'] = (jnp.sum(each * valid), jnp.sum(valid))
+            more, told = self.group.terms(outputs, labels, valid, group_relative.ONE, label_smoothing=smoothing)
+            each, logs = each + more, logs | told
+        return base.LossOutput(sum=jnp.sum(each * valid), logs=logs)
 
     def decode(self, outputs: jax.Array, batch: base.Batch) -> dict[str, jax.Array]:
         """scores [B, 1, C] float32 probabilities, valid [B, 1]."""
