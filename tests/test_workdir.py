@@ -5,10 +5,11 @@ import pathlib
 
 import pytest
 
-from vidloc import build, config, run
+from vidloc import build, config, run, supply
 from vidloc import workdir as workdir_lib
 from vidloc.annotations import label_map
 from vidloc.checkpoints.store import CheckpointError
+from vidloc.train import sharding
 from vidloc.workdir import RunError
 
 TINY = pathlib.Path(__file__).with_name('tiny_run.py')
@@ -49,3 +50,57 @@ def test_the_config_of_an_earlier_version_gets_what_came_later(tmp_path):
     (tmp_path / 'config.json').write_text(json.dumps(early))
     with pytest.raises(RunError, match=r"precision\.compute: 'bfloat16' there, 'float32' now"):
         workdir_lib.check(tmp_path, given, experiment, {})
+
+
+def test_the_shots_of_a_run_are_written_and_others_refused(tiny_run, tmp_path):
+    given = config.load(tiny_run('street', 'unscored'))
+    given.sources.street.shots = 2
+    experiment = build.experiment(given)
+
+    def opened(**fields):
+        with given.sources.unlocked():
+            given.sources.street.update(fields)
+        return supply.open_sources(given, experiment.tasks, train=True)
+
+    first = opened()
+    workdir_lib.write(tmp_path, given, experiment, first)
+    said = json.loads((tmp_path / 'shots.json').read_text())
+    assert list(said) == ['street']  # the other source is whole
+    about = said['street']
+    assert (about['shots'], about['seed'], about['available']) == (2, 0, first['street'].shots.total)
+    assert all(count >= 2 or about['short'].get(name) == count for name, count in about['per_class'].items())
+    for video, second, x1, y1, x2, y2, labels in about['chosen']:
+        assert video and second >= 0 and 0 <= x1 < x2 <= 1 and 0 <= y1 < y2 <= 1 and labels
+    counts = {name: sum(name in row[-1] for row in about['chosen']) for name in about['per_class']}
+    classes = experiment.tasks['street'].classes
+    assert counts == about['per_class'] == dict(zip(classes, first['street'].label_counts().tolist(), strict=True))
+    workdir_lib.check(tmp_path, given, experiment, first)
+
+    # Told by the settings, and by the data should the draw ever be another one.
+    other = opened(shots_seed=1)
+    with pytest.raises(RunError, match=r'sources\.street\.shots_seed: 0 there, 1 now'):
+        workdir_lib.check(tmp_path, given, experiment, other)
+    opened(shots_seed=0)
+    with pytest.raises(RunError, match='other examples of street'):
+        workdir_lib.check(tmp_path, given, experiment, other)
+
+    lines = run.summary(given, first, {'held_out': other['street']}, run.length(given, first), sharding.make_mesh())
+    assert f'  sources.street: {first["street"].shots.line()}' in lines.splitlines()
+    assert '  eval_sources.held_out: 2 shots a class, seed 1: ' in lines and 'sources.truth:' not in lines
+
+
+def test_a_run_from_before_there_were_shots_goes_on(tiny_run, tmp_path):
+    given = config.load(tiny_run('street', 'unscored'))
+    experiment = build.experiment(given)
+    opened = supply.open_sources(given, experiment.tasks, train=True)
+    workdir_lib.write(tmp_path, given, experiment, opened)
+    assert not (tmp_path / 'shots.json').exists()
+    early = json.loads((tmp_path / 'config.json').read_text())
+    for source in early['sources'].values():
+        for field in ('shots', 'shots_seed', 'folds', 'fold'):
+            del source[field]
+    (tmp_path / 'config.json').write_text(json.dumps(early))
+    workdir_lib.check(tmp_path, given, experiment, opened)
+    given.sources.street.shots = 2
+    with pytest.raises(RunError, match='other examples of street'):
+        workdir_lib.check(tmp_path, given, experiment, supply.open_sources(given, experiment.tasks, train=True))

@@ -87,7 +87,7 @@ def train(config: ml_collections.ConfigDict, workdir: str | pathlib.Path) -> dic
     optimizer = experiment.optimizer(plan.total, plan.warmup)
     if lead:
         print(experiment.partition.overview(), flush=True)
-        print('\n'.join(line for line in (summary(config, opened, plan, mesh), settled) if line), flush=True)
+        print('\n'.join(line for line in (summary(config, opened, evaluated, plan, mesh), settled) if line), flush=True)
 
     begin = start(experiment, optimizer, opened, mesh, workdir)
     if lead:
@@ -391,10 +391,11 @@ def check_evaluation(config: ml_collections.ConfigDict) -> None:
 def summary(
     config: ml_collections.ConfigDict,
     opened: Mapping[str, sources.Source],
+    evaluated: Mapping[str, sources.Source],
     plan: Length,
     mesh: jax.sharding.Mesh,
 ) -> str:
-    """What is about to be trained on, for the log."""
+    """What is about to be trained on, and which few samples, for the log."""
     lines = [f'{plan.total} steps ({plan.warmup} of warm-up) on {mesh.size} {jax.devices()[0].device_kind} device(s)']
     drawn = np.bincount(plan.schedule, minlength=len(opened))
     for (name, source), size, steps in zip(opened.items(), plan.batch_sizes, drawn, strict=True):
@@ -402,4 +403,7 @@ def summary(
             f'  {name}: task {config.sources[name].task}, {len(source)} examples, {len(source.classes)} classes, '
             f'batches of {size}, {steps} steps ({steps / max(plan.total, 1):.1%})'
         )
+    for group, those in (('sources', opened), ('eval_sources', evaluated)):
+        few = {name: source.shots for name, source in those.items() if source.shots is not None}
+        lines += [f'  {group}.{name}: {shots.line()}' for name, shots in few.items()]
     return '\n'.join(lines)

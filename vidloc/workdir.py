@@ -1,4 +1,4 @@
-"""What a run keeps in its workdir beside checkpoints: config.json, model.json, data.json, environment.json."""
+"""What a run keeps in its workdir beside checkpoints: config, model, data, shots and environment, each .json."""
 
 import json
 import logging
@@ -120,7 +120,7 @@ def write(
     experiment: build.Experiment,
     opened: Mapping[str, sources.Source],
 ) -> None:
-    """W/config.json, W/model.json, W/data.json."""
+    """W/config.json, W/model.json, W/data.json; W/shots.json if samples were drawn for a source."""
     workdir.mkdir(parents=True, exist_ok=True)
     prepare = config.preprocess
     views = {config.sources[name].task: source.view for name, source in opened.items()}
@@ -142,6 +142,8 @@ def write(
     store_lib.write_json(workdir / 'config.json', json.loads(as_json(config)))
     store_lib.write_json(workdir / 'model.json', model)
     store_lib.write_json(workdir / 'data.json', data)
+    if shots := {name: source.shots.content() for name, source in opened.items() if source.shots is not None}:
+        store_lib.write_json(workdir / 'shots.json', shots)
 
 
 def note_environment(

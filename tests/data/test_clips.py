@@ -213,3 +213,46 @@ def test_a_clip_of_a_whole_video_is_found_in_the_file_that_holds_it(rectangles, 
     shades = [darkest(source.load(i, None)['video']) for i in range(2)]
     np.testing.assert_allclose(shades, [[0, 10, 20, 30], [120, 130, 140, 150]], atol=6)
     assert source.truth()['time'].tolist() == [10.0, 11.5]
+
+
+def named(rectangles):
+    """Ten clips, six of which walk, and one of which talks."""
+    labels = ['walk'] * 6 + ['wave'] * 3 + ['talk']
+    return [whole(f'v{number:02d}', label) for number, label in enumerate(labels)]
+
+
+def test_shots_are_so_many_clips_of_every_class(rectangles):
+    source = clips(rectangles.folder, named(rectangles), shots=2)
+    np.testing.assert_array_equal(source.label_counts(), [2, 2, 1])
+    content = source.shots.content()
+    assert content['per_class'] == {'walk': 2, 'wave': 2, 'talk': 1} and content['short'] == {'talk': 1}
+    assert [row[0] for row in content['chosen']] == sorted(source.truth()['video'])
+    assert content['chosen'][-1] == ['v09', None, None, ['talk']]
+    views = {'train': False, 'cover': True, 'test_views': (2, 3), 'frames': 2}
+    evaluated = clips(rectangles.folder, named(rectangles)[::-1], shots=2, **views)
+    assert evaluated.shots.content()['chosen'] == content['chosen'] and len(evaluated) == 5 * 6
+    other = clips(rectangles.folder, named(rectangles), shots=2, shots_seed=1)
+    assert other.fingerprint() != source.fingerprint()
+    assert clips(rectangles.folder, named(rectangles)).shots is None
+
+
+def test_shots_tell_the_parts_of_one_video_apart(rectangles):
+    labels = tuple(rec.ClipLabel('walk', start, start + 0.25) for start in (0.0, 0.5, 1.0, 1.5))
+    records = [rec.VideoRecord('v00', path='v00.mp4', labels=labels)]
+    starts = {tuple(clips(rectangles.folder, records, shots=2, shots_seed=seed).truth()['time']) for seed in range(9)}
+    assert len(starts) > 3 and all(len(each) == 2 for each in starts)
+
+
+def test_folds_of_clips_hold_out_videos(rectangles):
+    held_out = []
+    for fold in range(2):
+        view = {'shots': 3, 'folds': 2, 'fold': fold}
+        training, evaluated = (
+            clips(rectangles.folder, named(rectangles), train=train, **view) for train in (True, False)
+        )
+        assert not set(training.truth()['video']) & set(evaluated.truth()['video'])
+        assert len(training) + len(evaluated) == 7
+        held_out += list(evaluated.truth()['video'])
+    assert len(held_out) == len(set(held_out)) == 7
+    with pytest.raises(sources.DataError, match='source studio: folds is 2, but folds are of the shots'):
+        clips(rectangles.folder, named(rectangles), folds=2)

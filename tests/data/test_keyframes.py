@@ -1,3 +1,4 @@
+import hashlib
 import pickle
 
 import numpy as np
@@ -186,3 +187,151 @@ def test_a_source_travels_light(rectangles):
     given = [record(*people, keyframes=tuple(float(time) for time in range(2000)))]
     source = rectangles.source(rectangles.folder, 1, records=given)
     assert len(pickle.dumps(source)) < 160 * 2000
+
+
+LEFT, MIDDLE, RIGHT = (0.0, 0.1, 0.2, 0.9), (0.4, 0.1, 0.6, 0.9), (0.8, 0.1, 1.0, 0.9)
+
+
+def crowd(count=4):
+    """`count` videos, three keyframes each with three people; near each a detection, and one of nobody."""
+    records = []
+    for number in range(count):
+        people = []
+        for time in (0.5, 1.0, 1.5):
+            people += [person(LEFT, 'walk', time=time), person(MIDDLE, 'wave', 'talk', time=time)]
+            people += [person(RIGHT, time=time), person((0.25, 0.1, 0.3, 0.3), time=time, score=0.9)]
+            people += [person((x, 0.1, x + 0.2, 0.88), time=time, score=0.8) for x in (0.0, 0.4, 0.8)]
+        records.append(record(*people, name=f'v{number:02d}', keyframes=(0.5, 1.0, 1.5)))
+    return records
+
+
+def few(rectangles, *, records=None, **view):
+    fields = {'shots': 2, 'max_boxes': 8}
+    return rectangles.source(rectangles.folder, 4, records=crowd() if records is None else records, **fields | view)
+
+
+def rows_of(truth):
+    """{(video, time, box): classes} of the people in a truth."""
+    found = {}
+    for row in zip(*(truth[name] for name in ('video', 'timestamp', 'x1', 'y1', 'x2', 'y2', 'action_id')), strict=True):
+        if row[-1] >= 0:
+            found.setdefault((row[0], float(row[1]), tuple(float(side) for side in row[2:6])), set()).add(int(row[-1]))
+    return found
+
+
+@pytest.mark.parametrize('train', [True, False])
+def test_shots_leave_nothing_but_the_people_drawn(rectangles, train):
+    """Neither examples nor truth know of others, so figures of such a source are of its shots alone."""
+    source = few(rectangles, train=train)
+    people = rows_of(source.truth())
+    assert len(people) == 4 and sorted(map(sorted, people.values())) == [[0], [0], [1, 2], [1, 2]]
+    shown = {
+        (example.video, example.time, tuple(box)): set(np.flatnonzero(labels).tolist())
+        for example in source.examples
+        for box, labels in zip(example.boxes.tolist(), example.labels, strict=True)
+    }
+    assert shown == people
+    truth = source.truth()
+    marks = truth['action_id'] == -1
+    keyframes = set(zip(truth['video'][marks], truth['timestamp'][marks], strict=True))
+    assert keyframes == {(video, time) for video, time, _ in people} and len(source) == len(keyframes)
+    np.testing.assert_array_equal(source.label_counts(), [2, 2, 2])
+    chosen = source.shots.content()['chosen']
+    assert {(row[0], row[1], tuple(row[2:6])): {CLASSES.index(label) for label in row[6]} for row in chosen} == people
+
+
+def test_the_draw_is_of_the_annotations_and_of_nothing_else(rectangles):
+    """Methods that are compared see the same people, whatever their clips and boxes are."""
+    chosen = few(rectangles).shots.content()['chosen']
+    for view in (
+        {'frames': 4, 'rate': 2.0, 'size': (16, 16), 'time_offset': 0.0, 'flip': 0.0},
+        {'boxes': 'detections', 'match_iou': 0.6, 'threshold': 0.1},
+        {'boxes': 'both', 'train': False},
+        {'records': crowd()[::-1]},
+    ):
+        assert few(rectangles, **view).shots.content()['chosen'] == chosen
+    assert few(rectangles, shots_seed=1).shots.content()['chosen'] != chosen
+    assert len(few(rectangles, shots=3).shots.held) == 6
+
+
+@pytest.mark.parametrize('train', [True, False])
+def test_of_detections_those_stay_that_stand_for_the_people_drawn(rectangles, train):
+    source = few(rectangles, boxes='detections', train=train)
+    shown = [
+        (example.video, example.time, round(float(box[0]), 3), labels.tolist(), float(score))
+        for example in source.examples
+        for box, labels, score in zip(example.boxes, example.labels, example.scores, strict=True)
+    ]
+    labels_at = {0.0: [1, 0, 0], 0.4: [0, 1, 1]}
+    expected = [(video, time, box[0], labels_at[box[0]]) for video, time, box in rows_of(source.truth())]
+    assert sorted(row[:4] for row in shown) == sorted(expected)
+    assert all(score == pytest.approx(0.8) for *_, score in shown)
+    both = few(rectangles, boxes='both', train=train)
+    assert sum(len(example.boxes) for example in both.examples) == 2 * len(expected)
+
+
+def test_a_shot_that_no_detection_shows_is_not_learned_but_counts_in_evaluation(rectangles):
+    records = crowd()
+    blind = [
+        rec.VideoRecord(
+            each.video,
+            keyframes=each.keyframes,
+            boxes=tuple(box for box in each.boxes if box.score is None or box.box[0] != 0.0),
+        )
+        for each in records
+    ]
+    training = few(rectangles, records=blind, boxes='detections')
+    np.testing.assert_array_equal(training.label_counts(), [0, 2, 2])
+    content = training.shots.content()
+    assert content['lost'] == 2 and content['per_class'] == {'walk': 0, 'wave': 2, 'talk': 2}
+    assert content['short'] == {} and '2 more were drawn but cannot be shown' in training.shots.line()
+    evaluated = few(rectangles, records=blind, boxes='detections', train=False)
+    np.testing.assert_array_equal(evaluated.label_counts(), [2, 2, 2])
+    assert sum(len(example.boxes) for example in evaluated.examples) == 2
+
+
+def test_folds_hold_out_videos_of_the_shots(rectangles):
+    everything = rows_of(few(rectangles, shots=6).truth())
+    held_out = {}
+    for fold in range(2):
+        view = {'shots': 6, 'folds': 2, 'fold': fold}
+        training, evaluated = (rows_of(few(rectangles, train=train, **view).truth()) for train in (True, False))
+        assert not {video for video, *_ in training} & {video for video, *_ in evaluated}
+        assert training | evaluated == everything and training and evaluated
+        held_out |= evaluated
+    assert held_out == everything
+
+
+def test_shots_in_videos_that_are_not_there_are_lost_and_told(rectangles):
+    records = crowd(4)
+    gone = [rec.VideoRecord(f'gone{each.video}', keyframes=each.keyframes, boxes=each.boxes) for each in records]
+    with pytest.raises(sources.DataError, match='videos are not in'):
+        few(rectangles, records=records + gone, shots=12)
+    source = few(rectangles, records=records + gone, shots=12, missing='leave_out')
+    content = source.shots.content()
+    assert content['lost'] > 0 and content['lost'] + len(content['chosen']) == 24
+    assert {row[0] for row in content['chosen']} <= {each.video for each in records}
+    assert rows_of(source.truth()).keys() == {(row[0], row[1], tuple(row[2:6])) for row in content['chosen']}
+    # Videos without a shot need not be there.
+    spare = [rec.VideoRecord('spare', keyframes=(1.0,), boxes=(person(LEFT, time=1.0),))]
+    assert few(rectangles, records=records + spare).shots.content()['lost'] == 0
+
+
+def test_the_fingerprint_tells_other_shots_of_the_same_keyframes(rectangles):
+    people = [person((x, 0.1, x + 0.1, 0.9), 'walk') for x in (0.0, 0.3, 0.6)]
+    marks = {
+        few(rectangles, records=[record(*people)], shots=1, shots_seed=seed).fingerprint()['sha256']
+        for seed in range(9)
+    }
+    assert len(marks) == 3
+    plain = few(rectangles, records=[record(*people)], shots=0)
+    keys = [example.key for example in plain.examples]
+    assert plain.shots is None
+    assert plain.fingerprint() == {'size': 1, 'sha256': hashlib.sha256('\n'.join(keys).encode()).hexdigest()}
+
+
+def test_numbers_of_shots_without_sense_are_refused(rectangles):
+    with pytest.raises(sources.DataError, match='source street: fold is 2; folds=2 are numbered 0 to 1'):
+        few(rectangles, folds=2, fold=2)
+    with pytest.raises(sources.DataError, match='source street: the shots lie in 1 videos, too few for 2 folds'):
+        few(rectangles, records=crowd(1), folds=2)

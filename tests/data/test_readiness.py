@@ -52,6 +52,18 @@ def test_a_video_in_training_and_evaluation_is_an_error(rectangles):
     assert str(problem).startswith('sources.street and eval_sources.other: ')
 
 
+def test_shots_may_be_evaluated_themselves_and_held_out_ones_share_nothing(rectangles):
+    records = rectangles.keyframes(4)
+    shots = {'street': boxes(rectangles.folder, records, shots=3)}
+    seen = {'seen': boxes(rectangles.folder, records, train=False, shots=3)}
+    (problem,) = readiness.quick(shots, seen)
+    assert codes([problem]) == [('video-in-two-sources', 'warning')] and 'shots that were learned' in problem.fix
+    view = {'shots': 3, 'folds': 3, 'fold': 1}
+    held_out = {'held_out': boxes(rectangles.folder, records, train=False, **view)}
+    assert readiness.quick({'street': boxes(rectangles.folder, records, **view)}, held_out) == []
+    assert codes(readiness.quick(shots, held_out)) == [('video-in-two-sources', 'error')]
+
+
 def test_tasks_of_other_classes_may_share_videos(rectangles):
     records = rectangles.keyframes(2)
     val = boxes(rectangles.folder, records, train=False, classes=(*CLASSES, 'run'))

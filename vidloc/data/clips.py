@@ -3,13 +3,13 @@
 import dataclasses
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from vidloc.annotations import records as rec
 from vidloc.annotations import something
-from vidloc.data import batching, rand_augment, sources, transforms
+from vidloc.data import batching, kshot, rand_augment, sources, transforms
 from vidloc.data.clip_table import ClipExample, ClipTable
 from vidloc.data.footage import Take
 
@@ -31,6 +31,9 @@ class Clips:
     In evaluation a clip gives test_views = (temporal, spatial) examples, whose scores are averaged: clips with starts
     evenly from the first to the last possible one, or the middle one; crops evenly along the longer side, or the
     centre. ViViT's 4 x 3 views are (4, 3) with `cover` and test_scale 256 / 224, the zoom.
+
+    shots, shots_seed, folds, fold: as in Keyframes, of clips in place of people; clips whose names say that they were
+    cut from one video are in one fold.
     """
 
     videos: str = ''
@@ -48,6 +51,10 @@ class Clips:
     missing: str = 'refuse'
     frame_rate: float = 30.0
     batch_size: int = 0
+    shots: int = 0
+    shots_seed: int = 0
+    folds: int = 0
+    fold: int = 0
 
     def layout(self, classes: int) -> batching.Layout:
         """The arrays of an example: a clip and its labels."""
@@ -68,7 +75,14 @@ class ClipSource(sources.Source):
         train: bool,
     ):
         _check(name, view, train=train)
+        kshot.check(name, view)
         index = {label: i for i, label in enumerate(classes)}
+        if view.shots:
+            drawn = kshot.draw(name, view, kshot.samples(records, index, _labelled), classes, train=train)
+            records = [
+                dataclasses.replace(records[i], labels=tuple(records[i].labels[number] for number in sorted(numbers)))
+                for i, numbers in sorted(drawn.drawn.of_records().items())
+            ]
         footage, takes, left_out = sources.locate(name, view, records)
         views = 1 if train else math.prod(view.test_views)
         examples = [
@@ -79,6 +93,9 @@ class ClipSource(sources.Source):
         ]
         super().__init__(name, view, classes, examples, footage, left_out, train=train)
         self.examples = ClipTable(self.examples)
+        if view.shots:
+            there = [record for record in records if record.video in takes]
+            self.shots = drawn.holding(kshot.samples(there, index, _labelled))
         # Videos of several files, of which the right one is known when the start is drawn.
         self._pieces = {video: pieces for video, pieces in takes.items() if len(pieces) > 1}
         self._sided = tuple(something.sided(label) for label in self.classes)
@@ -143,6 +160,12 @@ class ClipSource(sources.Source):
     def _clips(self) -> np.ndarray:
         """Rows of the examples, one for each clip whatever its views."""
         return np.flatnonzero(self.examples.views == 0)
+
+
+def _labelled(record: rec.VideoRecord) -> Iterator[tuple[int, tuple[float, float], tuple[str]]]:
+    """(number of the label, (start, end), label) of every clip; NaN where the annotation does not say."""
+    for number, clip in enumerate(record.labels):
+        yield number, tuple(math.nan if time is None else time for time in (clip.start, clip.end)), (clip.label,)
 
 
 def _example(video: str, takes: Sequence[Take], label: rec.ClipLabel, index: int, view: int) -> ClipExample:

@@ -2,12 +2,12 @@
 
 import dataclasses
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
 from vidloc.annotations import records as rec
-from vidloc.data import batching, sources, transforms
+from vidloc.data import batching, kshot, sources, transforms
 from vidloc.data.footage import Take
 from vidloc.data.keyframe_table import KeyframeExample, KeyframeTable
 from vidloc.ops import boxes as box_ops
@@ -28,6 +28,14 @@ class Keyframes:
     others know theirs. In training:
     scale is the range of random zoom (paper 0.65 to 1.1), box_jitter the largest shift of each side as a share of the
     box (paper 0.15), flip the probability of mirroring. batch_size 0: the config's train.batch_size.
+
+    shots: K, 0 for all there is. With K the source, of training or evaluation, has K people of every class, drawn from
+    its annotations by the rule of data/kshot.py with the seed shots_seed, and nothing else: other boxes are neither in
+    examples nor in the truth, other keyframes neither. A person is a drawn box with labels on an annotated keyframe, so
+    no other field changes who is drawn. Of detections those are kept that stand for the chosen: they overlap one of
+    them by match_iou, and nobody else more. With boxes='detections' a person whom none stands for is missing from
+    training and stays in the truth of evaluation. folds: with F the videos of the shots are divided into F folds;
+    training takes all but `fold`, evaluation `fold` alone. 0: all of them in both.
     """
 
     videos: str = ''
@@ -45,6 +53,10 @@ class Keyframes:
     box_jitter: float = 0.15
     flip: float = 0.5
     batch_size: int = 0
+    shots: int = 0
+    shots_seed: int = 0
+    folds: int = 0
+    fold: int = 0
 
     def layout(self, classes: int) -> batching.Layout:
         """The arrays of an example: a clip, and a row for each box."""
@@ -77,7 +89,11 @@ class KeyframeSource(sources.Source):
     ):
         if view.boxes not in ('truth', 'detections', 'both'):
             raise sources.DataError(f'source {name}: boxes is {view.boxes!r}; known: truth, detections, both')
+        kshot.check(name, view)
         index = {label: i for i, label in enumerate(classes)}
+        if view.shots:
+            drawn = kshot.draw(name, view, kshot.samples(records, index, _people), classes, train=train)
+            records = _of_shots(records, drawn.drawn, view, train=train)
         footage, takes, left_out = sources.locate(name, view, records)
         records, cut_off = _within(name, view, [record for record in records if record.video in takes], takes)
         examples = []
@@ -98,6 +114,8 @@ class KeyframeSource(sources.Source):
         self._truth = _truth_columns(records, index)
         super().__init__(name, view, classes, examples, footage, (*left_out, *cut_off), train=train)
         self.examples = KeyframeTable(self.examples)
+        if view.shots:
+            self.shots = drawn.holding(kshot.samples(records, index, _people))
 
     def load(self, index: int, rng: np.random.Generator | None) -> dict[str, np.ndarray]:
         """video [T,H,W,3] uint8, frame_valid [T], boxes and source_boxes [N,4], box_scores [N], labels [N,C].
@@ -159,6 +177,61 @@ def _by_time(people: Sequence[rec.PersonBox]) -> Mapping[float, list[rec.PersonB
     return groups
 
 
+def _people(record: rec.VideoRecord) -> Iterator[tuple[int, tuple[float, ...], tuple[str, ...]]]:
+    """(number of the box, (second, box), labels) of everybody whom shots are drawn from."""
+    annotated = {round(time, 6) for time in record.keyframes}
+    for number, person in enumerate(record.boxes):
+        if person.score is None and person.labels and round(person.time, 6) in annotated:
+            yield number, (person.time, *person.box), person.labels
+
+
+def _of_shots(
+    records: Sequence[rec.VideoRecord], drawn: kshot.Samples, view: Keyframes, *, train: bool
+) -> list[rec.VideoRecord]:
+    """The records with the people drawn, their keyframes, and the detections that stand for them."""
+    few = []
+    for number, wanted in sorted(drawn.of_records().items()):
+        record, kept = records[number], []
+        moments: dict[float, list[int]] = {}
+        for i, person in enumerate(record.boxes):
+            moments.setdefault(round(person.time, 6), []).append(i)
+        for numbers in moments.values():
+            standing = _standing(record.boxes, numbers, wanted, view)
+            people = wanted.intersection(numbers)
+            if train and view.boxes == 'detections':
+                people &= set(standing.values())  # the others would count as learned and be in no example
+            kept += sorted([*people, *standing])
+        boxes = tuple(record.boxes[i] for i in kept)
+        times = {round(person.time, 6) for person in boxes}
+        keyframes = tuple(time for time in record.keyframes if round(time, 6) in times)
+        if boxes:
+            few.append(dataclasses.replace(record, keyframes=keyframes, boxes=boxes))
+    return few
+
+
+def _standing(
+    boxes: Sequence[rec.PersonBox], numbers: Sequence[int], wanted: set[int], view: Keyframes
+) -> dict[int, int]:
+    """{detection: the person of `wanted` whom it overlaps most, at least by match_iou}, of the boxes of one moment."""
+    truth = [i for i in numbers if boxes[i].score is None]
+    detected = [i for i in numbers if boxes[i].score is not None and boxes[i].score >= view.threshold]
+    if view.boxes == 'truth' or not detected or wanted.isdisjoint(truth):
+        return {}
+    nearest = _nearest([boxes[i] for i in detected], [boxes[i] for i in truth], view.match_iou)
+    return {
+        i: truth[near] for i, near in zip(detected, nearest, strict=True) if near is not None and truth[near] in wanted
+    }
+
+
+def _nearest(detected: Sequence[rec.PersonBox], truth: Sequence[rec.PersonBox], match_iou: float) -> list[int | None]:
+    """For each detection the true box that it overlaps most, None if that is by less than match_iou."""
+    overlap = box_ops.iou(
+        np.array([person.box for person in detected]), np.array([person.box for person in truth])
+    )  # [detected, truth]
+    best = overlap.argmax(axis=1)
+    return [int(near) if overlap[i, near] >= match_iou else None for i, near in enumerate(best)]
+
+
 def _choose(people: list[rec.PersonBox], view: Keyframes) -> list[rec.PersonBox]:
     """The boxes of one keyframe that the view wants; unlabelled detections take the labels of the truth they match."""
     truth = [person for person in people if person.score is None]
@@ -166,15 +239,10 @@ def _choose(people: list[rec.PersonBox], view: Keyframes) -> list[rec.PersonBox]
     if view.boxes == 'truth':
         return truth
     if detected and truth:
-        overlap = box_ops.iou(
-            np.array([person.box for person in detected]), np.array([person.box for person in truth])
-        )  # [detected, truth]
-        best = overlap.argmax(axis=1)
+        nearest = _nearest(detected, truth, view.match_iou)
         detected = [
-            person
-            if person.labels or overlap[i, best[i]] < view.match_iou
-            else dataclasses.replace(person, labels=truth[best[i]].labels)
-            for i, person in enumerate(detected)
+            person if person.labels or near is None else dataclasses.replace(person, labels=truth[near].labels)
+            for person, near in zip(detected, nearest, strict=True)
         ]
     if view.boxes == 'detections':
         return detected

@@ -43,7 +43,8 @@ def quick(
 
     Sources of the same classes are of one task. An error: training and evaluation of one task share a video; all
     sampled videos of a source cannot be read; in most of them the annotated moments lie outside. A warning: some of
-    them do; videos of one name, or clips of one video, in training and evaluation; classes without a training example;
+    them do; videos of training in an evaluation of all the shots of a draw, which is there to tell how well they were
+    learned; videos of one name, or clips of one video, in training and evaluation; classes without a training example;
     clips of more frames a second than their videos have. seed: of the sample of a source's videos.
     """
     listed = {id(source): _Listed.of(source) for source in (*training.values(), *evaluated.values())}
@@ -173,12 +174,14 @@ def _shared(
         for other_name, other in evaluated.items():
             if source.classes == other.classes:
                 where = f'sources.{name} and eval_sources.{other_name}'
-                problems += _in_both(where, files[id(source)], files[id(other)])
+                # All the shots, none held out: whoever evaluates them wants to see what was learned by heart.
+                meant = other.shots is not None and not other.view.folds
+                problems += _in_both(where, files[id(source)], files[id(other)], meant=meant)
     return problems
 
 
-def _in_both(where: str, one: Mapping[str, str], other: Mapping[str, str]) -> list[Problem]:
-    """Problems of two sources {path: video} of one task.
+def _in_both(where: str, one: Mapping[str, str], other: Mapping[str, str], *, meant: bool) -> list[Problem]:
+    """Problems of two sources {path: video} of one task. meant: they may share videos, which is only said.
 
     Names alone prove nothing (`walk/1.mp4` is in many folders): an error needs the same file or the same content.
     """
@@ -188,6 +191,9 @@ def _in_both(where: str, one: Mapping[str, str], other: Mapping[str, str]) -> li
     same += [video for video, first, second in named[:COMPARED] if _equal(first, second)]
     if same:
         message = f'{len(same)} videos are in training and in evaluation ({_some(same, ", ")})'
+        if meant:
+            fix = 'Figures are of shots that were learned; set folds in both sources to hold some out.'
+            return [Problem('video-in-two-sources', where, None, message, fix, 'warning')]
         fix = 'Figures would be of videos that were learned: take them out of one of the two.'
         return [Problem('video-in-two-sources', where, None, message, fix)]
     problems = []

@@ -51,9 +51,12 @@ class Source:
     """Random access to the examples of one split, ordered by key; subclasses say what an example is.
 
     left_out: the videos that are not there, or of which an annotated moment is not, and that the view leaves out.
-    Subclasses may keep a `_truth` for scoring, which stays behind when a source travels to a loader worker. beyond:
-    code and advice of the problem that moments() lie outside of the file.
+    Subclasses may keep a `_truth` for scoring, which stays behind when a source travels to a loader worker. shots: what
+    was drawn for a source that is restricted to a few samples (kshot.Shots), None for others. beyond: code and advice
+    of the problem that moments() lie outside of the file.
     """
+
+    shots: Any = None
 
     beyond = (
         'keyframe-beyond-video',
@@ -102,8 +105,11 @@ class Source:
         self.load(number, None)
 
     def fingerprint(self) -> dict[str, int | str]:
-        """Size and sha256 of the ordered example keys (W/data.json)."""
-        digest = hashlib.sha256('\n'.join(example.key for example in self.examples).encode())
+        """Size and sha256 of the ordered example keys, and of the shots if there are any (W/data.json)."""
+        lines = [example.key for example in self.examples]
+        if self.shots is not None:
+            lines += self.shots.keys()
+        digest = hashlib.sha256('\n'.join(lines).encode())
         return {'size': len(self.examples), 'sha256': digest.hexdigest()}
 
 
