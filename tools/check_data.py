@@ -11,7 +11,7 @@ import math
 import os
 import sys
 
-from vidloc.annotations import activitynet, check, class_list, summary
+from vidloc.annotations import activitynet, check, class_list, label_map, moma, summary
 from vidloc.data import opening, presence
 from vidloc.data.frame_folders import FRAME_RATE
 
@@ -26,14 +26,18 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument(
         '--write_labels',
         metavar='FILE',
-        help='activitynet, table: write the list of classes, by label_id if there are any',
+        help='activitynet, moma, table: write the classes, by label_id if there are any; .pbtxt: as an action list',
     )
-    found.add_argument('--subset', help='activitynet, kinetics, folders: check only the videos of this subset')
+    found.add_argument('--subset', help='activitynet, kinetics, folders, moma: check only the videos of this subset')
     found.add_argument('--excluded', help='ava: csv of keyframes to leave out')
     found.add_argument('--included', help='ava: text file of the seconds that may be keyframes')
     found.add_argument('--blocked', help='activitynet: file of the videos to leave out')
     found.add_argument('--prefix', default='', help='activitynet: what file names have before a video, such as v_')
-    found.add_argument('--detections', nargs='+', default=(), help='ava: person boxes, csv or pickle (.pkl)')
+    found.add_argument('--split', help='moma: file of splits')
+    found.add_argument('--actions', nargs='+', default=(), help='moma: lists whose entries are actions')
+    found.add_argument('--clips', default='', help='moma: activity, where files are those of activities')
+    found.add_argument('--first', type=float, help="moma 1.0: frame_timestamp of a video's first frame")
+    found.add_argument('--detections', nargs='+', default=(), help='ava, moma: person boxes, csv or pickle (.pkl)')
     found.add_argument('--videos', nargs='+', help='folder of the videos, one for all or one for each annotations')
     found.add_argument(
         '--start', type=_seconds, default=0.0, help="annotations' time of the files' first frame, seconds"
@@ -66,6 +70,10 @@ def main(arguments: list[str] | None = None) -> int:
             detections=options.detections,
             blocked=options.blocked,
             prefix=options.prefix,
+            split=options.split,
+            actions=options.actions,
+            clips=options.clips,
+            first=options.first,
         )
         if options.write_labels:
             _write_labels(report, options)
@@ -90,16 +98,22 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _write_labels(report: check.Report, options: argparse.Namespace) -> None:
-    """The classes of the segments in the first file, which is for training. Raises ValueError."""
+    """The classes of the segments, or actions, in the first file, which is for training. Raises ValueError."""
     first = options.annotations[0]
     if options.format == 'activitynet':
         classes = activitynet.class_order(first)
+    elif options.format == 'moma':
+        classes = moma.class_names(first, options.actions)
     elif options.format == 'table':
         classes = sorted({segment.label for record in report.records.get(first, ()) for segment in record.segments})
     else:
-        raise ValueError(f'--write_labels is for formats activitynet and table, not {options.format}')
+        raise ValueError(f'--write_labels is for formats activitynet, moma and table, not {options.format}')
     if not classes:
-        raise ValueError(f'--write_labels: there are no segments with labels in {first}')
+        what = 'actions' if options.format == 'moma' else 'segments with labels'
+        raise ValueError(f'--write_labels: there are no {what} in {first}')
+    if options.write_labels.lower().endswith('.pbtxt'):
+        label_map.write_label_map(options.write_labels, dict(enumerate(classes, 1)))
+        return
     style = 'json' if options.write_labels.lower().endswith('.json') else 'lines'
     class_list.write_class_list(options.write_labels, classes, style)
 

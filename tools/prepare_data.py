@@ -22,6 +22,7 @@ FORMATS = {
     'clips': formats.ClipFiles,
     'folders': formats.FolderFiles,
     'kinetics': formats.KineticsFiles,
+    'moma': formats.MomaFiles,
     'moments': formats.MomentsFiles,
     'something': formats.SomethingFiles,
     'table': formats.TableFiles,

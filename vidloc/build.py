@@ -134,6 +134,7 @@ FORMATS = {
     'ucf101': Part(formats.UcfFiles),
     'folders': Part(formats.FolderFiles),
     'activitynet': Part(formats.ActivityNetFiles),
+    'moma': Part(formats.MomaFiles),
     'table': Part(formats.TableFiles),
 }
 OPTIMIZERS = {'sgd': Part(optimizer.SGD), 'adamw': Part(optimizer.AdamW)}

@@ -68,7 +68,12 @@ def _missing(config: ml_collections.ConfigDict, name: str, view: ml_collections.
 def _check_action_list(name: str, view: ml_collections.ConfigDict, classes: Sequence[str]) -> None:
     """The action list of an evaluated source says which classes are scored and their ids; the task must have them."""
     if 'labels' not in view:
-        raise sources.DataError(f'eval_sources.{name}: boxes are evaluated with an action list; use format ava')
+        raise sources.DataError(f'eval_sources.{name}: boxes are evaluated with an action list; use format ava or moma')
+    if not view.labels:
+        raise sources.DataError(
+            f'eval_sources.{name}.labels: not set; boxes are evaluated with an action list (.pbtxt), which '
+            'tools/check_data.py --write_labels FILE writes'
+        )
     unknown = sorted(set(ava.read_label_map(view.labels).values()) - set(classes))
     if unknown:
         raise sources.DataError(

@@ -40,6 +40,7 @@ PATHS = (
     'excluded',
     'included',
     'blocked',
+    'split',
     'external_scores',
     'class_list',
 )

@@ -59,6 +59,11 @@ FORMATS = {
         '{"database": {"v": {"subset": "a", "annotations": [{"segment": [1, 2], "label": "walk"}]}}}',
         'walk\n',
     ),
+    'moma': (
+        '[{"trim_video_id": "v", "frame_timestamp": 1, "frame_dim": {"width": 9, "height": 9}, '
+        '"annotation": {"actors": [], "atomic_actions": []}}]',
+        None,
+    ),
     'table': ('video,start,end,label\nv,1,2,walk\n', None),
 }
 
@@ -110,6 +115,8 @@ def test_wrong_use():
         ('kinetics', {'detections': ['x']}),
         ('something', {'included': 'x'}),
         ('proposals', {'labels': 'x'}),
+        ('ava_detections', {'split': 'x'}),
+        ('kinetics', {'first': 2.0}),
     ]:
         with pytest.raises(ValueError, match=f'format {name} has no'):
             check.check(name, ['x'], **options)

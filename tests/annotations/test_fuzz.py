@@ -124,6 +124,11 @@ CLIPS = {
     'ucf101.txt': 'walk/v_walk_g01_c01.avi 1\nrun/v_run_g02_c03.avi 3\nwalk/v_walk_g08_c01.avi 1\n',
     'clips.txt': FILES['clips'],
     'activitynet.json': FILES['activitynet'].replace('r\\u00fcn', 'run'),
+    'moma.json': '[{"file_name": "v.mp4", "num_frames": 30, "width": 64, "height": 48, "duration": 9.0, "activity": '
+    '{"id": "v", "class_name": "a", "start_time": 0.0, "end_time": 9.0, "sub_activities": [{"id": "0", "class_name": '
+    '"s", "start_time": 1.0, "end_time": 2.0, "higher_order_interactions": [{"id": "0_1", "time": 1.0, "actors": '
+    '[{"id": "A", "class_name": "p", "bbox": [1, 2, 3, 4]}], "objects": [], "intransitive_actions": [{"class_name": '
+    '"walk", "source_id": "A"}], "transitive_actions": []}]}]}}]',
     'table.csv': FILES['table'],
 }
 CLASS_LISTS = {
@@ -153,7 +158,7 @@ def _check_damaged(path, whole, rng, call, times=60):
 def test_the_check_of_every_format_raises_nothing(tmp_path, name):
     (tmp_path / 'classes.txt').write_text(FILES['class_list'])
     path = tmp_path / name
-    rng = np.random.default_rng(sorted(CLIPS).index(name))
+    rng = np.random.default_rng(list(CLIPS).index(name))
     labels = tmp_path / 'classes.txt'
     assert _check_damaged(path, CLIPS[name].encode(), rng, lambda: check.check(path.stem, [path], labels=labels)) > 5
 

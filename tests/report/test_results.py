@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from vidloc.annotations import ava as files
-from vidloc.annotations import formats
+from vidloc.annotations import formats, moma
+from vidloc.annotations.records import PersonBox, VideoRecord
 from vidloc.data import encode, keyframes
 from vidloc.metrics import ava
 from vidloc.report import box_results, page, results, run
@@ -68,7 +69,9 @@ def view_of(root, **change):
 
 def evaluated(view, name='both'):
     """(source, detections of every box and class with seeded scores that have no ties)."""
-    form = formats.AvaFiles(**{key: view[key] for key in ('annotations', 'labels', 'detections', 'excluded')})
+    kind = formats.AvaFiles if 'excluded' in view else formats.MomaFiles
+    fields = ('annotations', 'labels', 'detections', 'excluded')
+    form = kind(**{key: view[key] for key in fields if key in view})
     settings = {key: view[key] for key in ('videos', 'boxes', 'time_offset', 'frame_rate')}
     source = keyframes.KeyframeSource(name, keyframes.Keyframes(**settings), form.read(), TASK, train=False)
     rows = [(example.video, example.time, *box) for example in source.examples for box in example.boxes]
@@ -190,6 +193,34 @@ def test_the_page_reads_all_files_and_sets_true_boxes_beside_detected_ones(folde
     assert '<th scope="col">3 s</th><th scope="col">5 s</th>' in text  # 4 s is excluded
     shown = run.read_run(tmp_path).detections[0]
     assert shown.ground_truth == view_of(folder)['annotations'] and shown.excluded
+
+
+def test_ground_truth_of_another_format_is_written_in_the_official_csv(folder, tmp_path):
+    """Two files of MOMA: scored as one, without parts; the page and others' tools read the csv."""
+    people = {
+        'movie': (PersonBox(1.0, BOX, ('sit', 'swim'), None, '1/A'), PersonBox(2.5, BOX, ('swim',), None, '1/A')),
+        'a-_b_000010_000020': (PersonBox(1.0, BOX, ('walk',), None, '2/A'),),
+    }
+    for number, (name, boxes) in enumerate(people.items()):
+        records = [VideoRecord(name, keyframes=(1.0, 2.5, 4.0), boxes=boxes)]
+        moma.write_moma(tmp_path / f'{number}.json', records, size=(1000, 1000))
+    view = view_of(folder, annotations=(str(tmp_path / '0.json'), str(tmp_path / '1.json')), detections=())
+    view = view | {'boxes': 'truth', 'time_offset': 0.0}
+    del view['excluded']
+    content, metrics = write(tmp_path, view)
+    assert metrics.keys() == {'frame_map@0.5', 'frame_map_slowfast@0.5'} and content['parts'] == {}
+    assert content['ground_truth'] == ['eval/both_truth.csv'] and content['excluded'] == ''
+    truth = files.read_ava(tmp_path / 'eval/both_truth.csv', folder / 'list.pbtxt')
+    assert {record.video: [person.labels for person in record.boxes] for record in truth} == {
+        'a-_b_000010_000020': [('walk',)],
+        'movie': [('sit',)],  # the list has no swimming
+    }
+    assert all(record.keyframes == (1.0, 2.5, 4.0) for record in truth)
+    tables = [files.read_ava_table(tmp_path / f'eval/both_{name}.csv', scores=name != 'truth')
+              for name in ('truth', 'detections')]  # fmt: skip
+    assert ava.frame_ap(*tables, NAMES, protocol='official').mean == metrics['frame_map@0.5']
+    text = page.write_page(tmp_path).read_text()
+    assert text.count('<video ') == 2 and 'Not shown' not in text
 
 
 def test_a_source_of_clips_is_scored_by_its_task_alone():

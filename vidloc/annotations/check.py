@@ -13,6 +13,7 @@ from vidloc.annotations import (
     folders,
     formats,
     kinetics,
+    moma,
     moments,
     proposals,
     segment_table,
@@ -38,6 +39,10 @@ class Options:
     included: Path | None = None
     blocked: frozenset[str] = frozenset()
     prefix: str = ''
+    split: Path | None = None
+    actions: tuple[str, ...] = ()
+    clips: str = ''
+    first: float = formats.MomaFiles.first
 
 
 Reader = Callable[[str, Options, list[Problem]], list[VideoRecord]]
@@ -63,6 +68,9 @@ READERS: dict[str, Reader] = {
     'activitynet': lambda path, o, notes: activitynet.read_activitynet(
         path, o.subset, classes=o.classes, blocked=o.blocked, prefix=o.prefix, notes=notes
     ),
+    'moma': lambda path, o, notes: moma.read_moma(
+        path, o.split, o.subset, actions=o.actions, clips=o.clips, first=o.first, classes=o.classes, notes=notes
+    ),
     'table': lambda path, o, notes: table.read_table(path, classes=o.classes, notes=notes),
 }
 FORMATS = tuple(READERS)
@@ -75,6 +83,7 @@ FILES = {
     'ucf101': formats.UcfFiles,
     'folders': formats.FolderFiles,
     'activitynet': formats.ActivityNetFiles,
+    'moma': formats.MomaFiles,
     'table': formats.TableFiles,
 }
 # A label map in which ids stand, not a list of names.
@@ -109,21 +118,29 @@ def check(
     detections: Sequence[Path] = (),
     blocked: Path | None = None,
     prefix: str = '',
+    split: Path | None = None,
+    actions: Sequence[str] = (),
+    clips: str = '',
+    first: float | None = None,
 ) -> Report:
     """Checks each file by itself, that no video is in two of them, and detections against the truth of all.
 
     format_name: one of FORMATS. labels: a label map (.pbtxt) for ava and ava_detections, else a list of classes in any
-    layout of class_list.py. subset: of activitynet, kinetics and folders. excluded, included, detections: of ava.
-    blocked, prefix: of activitynet, see formats.ActivityNetFiles.
+    layout of class_list.py. subset: of activitynet, kinetics, folders and moma. excluded, included: of ava.
+    detections: of ava and moma. blocked, prefix: of activitynet, see formats.ActivityNetFiles. split, actions, clips,
+    first: of moma, see formats.MomaFiles.
     Raises ValueError for an unknown format, for options that it does not have, and for labels that lack.
     """
     _check_options(format_name, labels, subset, included)
     _check_fields(format_name, excluded=excluded, detections=detections, blocked=blocked, prefix=prefix)
+    _check_fields(format_name, split=split, actions=actions, clips=clips, first=first)
     problems: list[Problem] = []
     try:
         names = frozenset(segment_table.read_blocked(blocked)) if blocked else frozenset()
         classes = _classes(format_name, labels, problems)
-        options = Options(labels, classes, subset, excluded, included, names, prefix)
+        options = Options(labels, classes, subset, excluded, included, names, prefix, split, tuple(actions), clips)
+        if first is not None:
+            options = dataclasses.replace(options, first=first)
     except AnnotationError as error:
         return Report(error.problems, {}, {})
     records, summary = _read_all(READERS[format_name], annotations, options, problems)

@@ -8,7 +8,7 @@ be '', the names are those that the annotations themselves use.
 import dataclasses
 import logging
 import pathlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 
 from vidloc.annotations import (
     activitynet,
@@ -17,6 +17,7 @@ from vidloc.annotations import (
     clips,
     folders,
     kinetics,
+    moma,
     moments,
     proposals,
     segment_table,
@@ -61,23 +62,7 @@ class AvaFiles:
         if self.excluded:
             columns = ava.read_excluded(self.excluded)
             left_out = {(v, round(float(t), 6)) for v, t in zip(columns['video'], columns['timestamp'], strict=True)}
-        detected: dict[str, list[PersonBox]] = {}
-        for path in self.detections:
-            for record in self._detections(path):
-                kept = [box for box in record.boxes if (record.video, round(box.time, 6)) not in left_out]
-                detected.setdefault(record.video, []).extend(kept)
-        return [
-            dataclasses.replace(
-                record,
-                boxes=tuple(sorted([*record.boxes, *detected.get(record.video, ())], key=lambda box: box.time)),
-            )
-            for record in truth
-        ]
-
-    def _detections(self, path: str) -> list[VideoRecord]:
-        if pathlib.Path(path).suffix.lower() in PICKLES:
-            return proposals.read_proposals(path, self.included or None)
-        return ava.read_detections(path, self.labels, self.included or None)
+        return _with_detections(truth, self.detections, self.labels, self.included, left_out)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -222,6 +207,52 @@ class ActivityNetFiles:
 
 
 @dataclasses.dataclass(frozen=True)
+class MomaFiles:
+    """MOMA-LRG's anns.json, or MOMA 1.0's graph_anns.json (annotations/moma.py).
+
+    labels: the action list, pbtxt, whose actions are taken; needed to evaluate, '' takes all. split, subset: file of
+    splits and one of its subsets, such as 'train'; '' takes all. actions: lists whose entries are actions; () takes
+    intransitive_actions and transitive_actions. clips: 'activity' where the files are MOMA-LRG's videos of activities,
+    '' where they are whole. first: of MOMA 1.0, the frame_timestamp of a video's first frame. detections: person
+    boxes, as for AvaFiles.
+    """
+
+    annotations: tuple[str, ...] = ()
+    labels: str = ''
+    split: str = ''
+    subset: str = ''
+    actions: tuple[str, ...] = ()
+    clips: str = ''
+    first: float = 1.0
+    detections: tuple[str, ...] = ()
+
+    def files(self) -> dict[str, tuple[str, ...]]:
+        """{field: paths} of everything that must be there."""
+        needed = {'annotations': tuple(self.annotations)}
+        return needed | _given(labels=self.labels, split=self.split, detections=self.detections)
+
+    def read(self) -> list[VideoRecord]:
+        """Truth and detections of each video in one record. Logs what the reader has to say. Raises AnnotationError."""
+        notes: list[Problem] = []
+        classes = _names(self.labels)
+        truth = _together(
+            self.annotations,
+            lambda path: moma.read_moma(
+                path,
+                self.split or None,
+                self.subset or None,
+                actions=self.actions,
+                clips=self.clips,
+                first=self.first,
+                classes=classes,
+                notes=notes,
+            ),
+        )
+        _log(notes)
+        return _with_detections(truth, self.detections, self.labels)
+
+
+@dataclasses.dataclass(frozen=True)
 class TableFiles:
     """Our own CSV: video,start,end,label and optionally a box and a track (annotations/table.py)."""
 
@@ -234,6 +265,32 @@ class TableFiles:
     def read(self) -> list[VideoRecord]:
         """Raises AnnotationError."""
         return _together(self.annotations, table.read_table)
+
+
+def _with_detections(
+    truth: Iterable[VideoRecord],
+    paths: Iterable[str],
+    labels: str,
+    included: str = '',
+    left_out: Collection[tuple[str, float]] = (),
+) -> list[VideoRecord]:
+    """Records with the boxes of these files too, but for those at what is left out, (video, rounded time)."""
+    detected: dict[str, list[PersonBox]] = {}
+    for path in paths:
+        if pathlib.Path(path).suffix.lower() in PICKLES:
+            records = proposals.read_proposals(path, included or None)
+        else:
+            records = ava.read_detections(path, labels or None, included or None)
+        for record in records:
+            kept = [box for box in record.boxes if (record.video, round(box.time, 6)) not in left_out]
+            detected.setdefault(record.video, []).extend(kept)
+    return [
+        dataclasses.replace(
+            record,
+            boxes=tuple(sorted([*record.boxes, *detected.get(record.video, ())], key=lambda box: box.time)),
+        )
+        for record in truth
+    ]
 
 
 def _log(notes: Iterable[Problem]) -> None:

@@ -2,7 +2,8 @@
 
 Which classes of a task are scored is decided by the action list of the evaluated source (`labels`): a model of 80
 classes is scored on the 60 of AVA's official list, and the others take no part, nor of the limit of detections a
-keyframe. A source with several ground-truth files (AVA-Kinetics) is scored as a whole and file by file.
+keyframe. A source with several ground-truth files (AVA-Kinetics) is scored as a whole and file by file. Ground truth of
+another format than the official csv is written down in it, so that others' tools, and the page, can read it.
 """
 
 import pathlib
@@ -12,6 +13,8 @@ from typing import Any
 import numpy as np
 
 from vidloc.annotations import ava_table, label_map
+from vidloc.annotations.ava import write_ava
+from vidloc.annotations.records import PersonBox, VideoRecord
 from vidloc.data import sources
 from vidloc.metrics import ava, error_analysis, frequency
 from vidloc.report import action_groups
@@ -27,7 +30,7 @@ def measure(
     truth = source.truth()
     found = ava.of_classes(detections, listed(source, files['labels']))
     figures = dict(score(found, truth))
-    for part, true in parts(truth, files['annotations']).items():
+    for part, true in parts(truth, _official(files)).items():
         values = score(ava.of_part(found, true, truth), true)
         figures |= {f'{part}/{name}': value for name, value in values.items()}
     return figures
@@ -45,7 +48,9 @@ def listed(source: sources.Source, labels: str) -> dict[int, str]:
 
 
 def parts(truth: ava.Columns, annotations: Sequence[str]) -> dict[str, dict[str, np.ndarray]]:
-    """{part: rows of `truth` on the keyframes that its file names}, {} of a source with one file.
+    """{part: rows of `truth` on the keyframes that its file names}, {} of a source with fewer than two files.
+
+    annotations: ground truth in the official csv.
 
     A part is called like its file without the suffix, and after its folder too where two files have one name.
     """
@@ -86,7 +91,7 @@ def content(scored: Scored) -> dict[str, Any]:
         'per_class': _named(classes, result.per_class),
         'parts': {
             part: _part(true, ava.of_part(found, true, truth), classes)
-            for part, true in parts(truth, files['annotations']).items()
+            for part, true in parts(truth, _official(files)).items()
         },
         'prevalence': _named(classes, frequency.prevalence(truth, classes)),
         'train_count': _named(classes, counts),
@@ -98,8 +103,8 @@ def content(scored: Scored) -> dict[str, Any]:
         'group_limits': [scored.tail, scored.head],
         'action_groups': action_groups.among(kinds, list(classes.values())),
         'analysis': _analysis(error_analysis.analyse(truth, found, matches), classes),
-        'ground_truth': list(files['annotations']),
-        'excluded': files['excluded'],
+        'ground_truth': list(_official(files)) or [f'eval/{source.name}_truth.csv'],
+        'excluded': files.get('excluded', ''),
         'label_map': files['labels'],
         'boxes': files['boxes'],
         'videos': files['videos'],
@@ -132,6 +137,13 @@ def _analysis(found: error_analysis.Analysis, classes: Mapping[int, str]) -> dic
 
 
 def write_detections(folder: pathlib.Path, name: str, scored: Scored) -> None:
+    """Writes <name>_detections.csv in the official layout, and <name>_truth.csv if the truth is in no such file."""
+    write_found(folder, name, scored)
+    if not _official(scored.files):
+        _write_truth(folder / f'{name}_truth.csv', scored)
+
+
+def write_found(folder: pathlib.Path, name: str, scored: Scored) -> None:
     """Writes <name>_detections.csv in the official layout.
 
     Class indices become the ids of the label map; classes that it does not have are left out.
@@ -143,6 +155,35 @@ def write_detections(folder: pathlib.Path, name: str, scored: Scored) -> None:
     columns = ava.of_classes(scored.detections, classes)
     columns['action_id'] = known[columns['action_id']]
     ava_table.write_ava_table(folder / f'{name}_detections.csv', columns)
+
+
+def _write_truth(path: pathlib.Path, scored: Scored) -> None:
+    """Keyframes, and people with those of their labels that the action list has."""
+    names = listed(scored.source, scored.files['labels'])
+    truth = scored.source.truth()
+    keyframes: dict[str, set[float]] = {}
+    people: dict[str, dict[tuple, list[str]]] = {}  # {video: {(time, box): labels}}
+    corners = np.stack([truth[side] for side in ava.BOX], axis=1).tolist()  # [M, 4]
+    rows = zip(truth['video'].tolist(), truth['timestamp'].tolist(), corners, truth['action_id'].tolist(), strict=True)
+    for video, time, box, action in rows:
+        keyframes.setdefault(video, set()).add(time)
+        if action in names:
+            people.setdefault(video, {}).setdefault((time, tuple(box)), []).append(names[action])
+    records = [
+        VideoRecord(
+            video,
+            keyframes=tuple(sorted(times)),
+            boxes=tuple(PersonBox(time, box, tuple(labels)) for (time, box), labels in people.get(video, {}).items()),
+        )
+        for video, times in keyframes.items()
+    ]
+    write_ava(path, records, label_map.read_label_map(scored.files['labels']))
+
+
+def _official(files: Mapping[str, Any]) -> tuple[str, ...]:
+    """The ground truth of a source in the official csv: its annotations, if they are of the format that leaves
+    keyframes out by another such file."""
+    return tuple(files['annotations']) if 'excluded' in files else ()
 
 
 def _named(classes: Mapping[int, str], values: Mapping[int, Any]) -> dict[str, Any]:

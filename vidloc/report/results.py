@@ -64,7 +64,7 @@ def write_union(
     """
     folder = pathlib.Path(workdir) / 'eval'
     joined = dataclasses.replace(members[0], detections=box_results.together(members))
-    box_results.write_detections(folder, name, joined)
+    box_results.write_found(folder, name, joined)
     content = {
         'kind': 'union',
         'source': name,
