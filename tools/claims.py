@@ -2,6 +2,7 @@
 
 python tools/claims.py cofinetuning --minutes 45
 python tools/claims.py losa --minutes 45
+python tools/claims.py gra --minutes 45
 
 Prints the plan with the seconds of each run first. Stopped, it goes on where it was when started again.
 """
@@ -52,7 +53,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument('--seeds', type=_positive(int), help='how many (default: those of the study)')
     parser.add_argument('--arms', nargs='+', metavar='ARM', help='only these (default: all)')
     parser.add_argument('--data', type=pathlib.Path, default='data/mocapstreet-small', help='made if not there')
-    parser.add_argument('--backbone', help='losa: workdir of a pretrained one (default: pretrained first, in OUT)')
+    parser.add_argument(
+        '--backbone', help='losa: workdir of a pretrained one; gra: folder of them (default: pretrained first, in OUT)'
+    )
     parser.add_argument('--out', type=pathlib.Path, help='folder of the results (default: runs/claims/NAME)')
     asked = parser.parse_args(arguments)
     chosen = claims.STUDIES[asked.name]

@@ -19,7 +19,7 @@ from vidloc import config as config_lib
 from vidloc.checkpoints import actionformer, families, importer
 from vidloc.checkpoints.readers import weights as weights_lib
 from vidloc.config import ConfigError
-from vidloc.models import layers
+from vidloc.models import layers, lora
 
 ROOT = 'backbone/'
 OUTPUTS = ('head/output/', 'head/classify/output/')  # what is of the classes, in each kind of head
@@ -217,7 +217,7 @@ def into(found: Mapping[str, np.ndarray], shapes: Any) -> dict[str, np.ndarray]:
     leaves = traverse_util.flatten_dict(shapes, sep='/')
     problems = []
     for name, names in layers.canonical_names(shapes).items():
-        if not name.startswith(ROOT):
+        if not name.startswith(ROOT) or name.endswith(lora.LEAVES):
             continue
         wanted |= set(names)
         missing = [each for each in names if each not in found]
