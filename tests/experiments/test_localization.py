@@ -7,9 +7,9 @@ import pytest
 
 from vidloc.experiments import localization, study
 from vidloc.experiments.localization import ARMS, CLAIMS, MAP, Arm
-from vidloc.experiments.localization_bench import PROBED
 from vidloc.experiments.localization_study import MEGABYTES, Localization
 from vidloc.experiments.outcome import Claim
+from vidloc.experiments.trainer import PROBED
 from vidloc.synthetic import export
 
 CONFIGS = pathlib.Path(__file__).parents[2] / 'configs'
