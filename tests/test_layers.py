@@ -46,12 +46,13 @@ MAY = {
     'train': {'train', 'tasks.base', 'models.localizer', 'models.layers', 'checkpoints.store'},
     'build': {
         'config', 'settings', 'losses', 'ops', 'annotations', 'metrics', 'data', 'models', 'tasks', 'checkpoints',
-        'train', 'synthetic', 'report',
+        'train', 'synthetic', 'report', 'texts',
     },
-    'supply': {'build', 'config', 'annotations', 'data', 'tasks'},
+    'texts': {'config', 'checkpoints', 'models'},
+    'supply': {'build', 'texts', 'config', 'annotations', 'data', 'tasks'},
     'trained': {'build', 'checkpoints', 'models'},
-    'transfer': {'trained', 'build', 'config', 'checkpoints', 'models'},
-    'settling': {'transfer', 'trained', 'build', 'config', 'models'},
+    'transfer': {'trained', 'build', 'texts', 'config', 'checkpoints', 'models'},
+    'settling': {'transfer', 'trained', 'build', 'texts', 'config', 'models'},
     'export': {'trained', 'config', 'checkpoints', 'models'},
     'workdir': {'build', 'config', 'checkpoints', 'data'},
     'experiments': {

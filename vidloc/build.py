@@ -14,7 +14,7 @@ import ml_collections
 from flax import traverse_util
 
 from vidloc import config as config_lib
-from vidloc import settings
+from vidloc import settings, texts
 from vidloc.annotations import class_list, formats
 from vidloc.config import ConfigError, Part
 from vidloc.data import clips, feature_windows, keyframes, mixture, pipeline, sources, windows
@@ -351,7 +351,11 @@ class Experiment:
 
 
 def experiment(config: ml_collections.ConfigDict) -> Experiment:
-    """Model, tasks and freezing from the config; opens no file but existing class lists. Raises ConfigError."""
+    """Model, tasks and freezing from the config; opens no file but existing class lists, and those of text embeddings
+    whose width the config does not say. Raises ConfigError.
+
+    Text embeddings stay as they are given unless a row of the freezing table is meant for them alone.
+    """
     table = config_lib.plain(config.trainable)
     try:
         # The freezing table, and the layers that adapters change or tap, decide which layers are stacked together; the
@@ -359,7 +363,9 @@ def experiment(config: ml_collections.ConfigDict) -> Experiment:
         tasks, model = _model(config, {})
         tasks, model = _model(config, _parted(model))
         batches = abstract_batches(config, tasks)
-        segments = trainable.boundaries(table, _abstract_params(model, batches))
+        params = _abstract_params(model, batches)
+        table = trainable.keeping(table, params, texts.leaves(config).values())
+        segments = trainable.boundaries(table, params)
         tasks, model = _model(config, segments)
         params = _abstract_params(model, batches)
         partition = trainable.resolve(table, params)
@@ -534,7 +540,8 @@ def _make_task(
         # The same instance as the Localizer's, so that the parameters are shared.
         'encoder': backbone if inside else None,
     }
-    head = config_lib.make(part, values.head, **{field: known[field] for field in part.supplied})
+    chosen = {**values.head, 'text_width': texts.width(name, values.head)}
+    head = config_lib.make(part, chosen, **{field: known[field] for field in part.supplied})
     kind = TASKS[values.kind]
     groups = {name: config_lib.make(inner, values.get(name, {})) for name, inner in kind.groups.items()}
     return config_lib.make(kind.part, values, classes=classes, head_module=head, **groups)

@@ -13,7 +13,7 @@ import ml_collections
 import numpy as np
 from flax import traverse_util
 
-from vidloc import build, settling, supply, transfer
+from vidloc import build, settling, supply, texts, transfer
 from vidloc import config as config_lib
 from vidloc import workdir as workdir_lib
 from vidloc.annotations import records
@@ -260,6 +260,7 @@ def start(
         return Start(state, frozen, store, done)
 
     given = dict(supply.start_biases(experiment, opened))
+    given |= texts.embeddings(config, {name: task.classes for name, task in experiment.tasks.items()})
     if config.init_from:
         found, said = transfer.begin(experiment)
         given |= found

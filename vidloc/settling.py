@@ -1,8 +1,8 @@
-"""What a config leaves open and the weights decide: colours of the input, and the epsilons of norms.
+"""What a config leaves open and files decide: colours of the input, epsilons of norms, widths of text embeddings.
 
 A field is open while it has its default. It is filled in before anything is built, from the run in the workdir if
-there is one, else from what init_from names, so that W/config.json says what was used and a run that goes on reads no
-weights.
+there is one, else from what init_from names (widths: from the files of embeddings), so that W/config.json says what
+was used and a run that goes on reads none of them.
 """
 
 import json
@@ -14,7 +14,7 @@ from typing import Any
 import ml_collections
 import numpy as np
 
-from vidloc import build, trained, transfer
+from vidloc import build, texts, trained, transfer
 from vidloc import config as config_lib
 from vidloc.models import preprocess
 
@@ -32,12 +32,10 @@ def settle(config: ml_collections.ConfigDict, workdir: str | os.PathLike[str]) -
     stored = pathlib.Path(workdir) / 'config.json'
     if stored.is_file():
         known, source = config_lib.flatten(json.loads(stored.read_text(encoding='utf-8'))), ('', '')
-    elif config.init_from:
-        known, source = _known(config)
     else:
-        return config, ''
+        known, source = _known(config) if config.init_from else ({}, ('', ''))
     values = config_lib.flatten(config)
-    said, settled = [], {}
+    said, settled = [], dict(texts.open_widths(config, known))
     for name, default in fields.items():
         expected = known.get(name)
         if expected is None or _same(expected, values[name]):

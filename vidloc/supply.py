@@ -7,7 +7,7 @@ from typing import Any
 import ml_collections
 import numpy as np
 
-from vidloc import build
+from vidloc import build, texts
 from vidloc import config as config_lib
 from vidloc.annotations import ava
 from vidloc.data import keyframes, sources
@@ -104,5 +104,5 @@ def start_biases(experiment: build.Experiment, opened: Mapping[str, sources.Sour
         task = experiment.config.sources[source.name].task
         if isinstance(source, keyframes.KeyframeSource):
             share = np.clip(source.label_share(), 1e-3, 1 - 1e-3)
-            biases[f'heads_{task}/output/bias'] = np.log(share / (1 - share)).astype(np.float32)
+            biases[f'{texts.output(experiment.config, task)}/bias'] = np.log(share / (1 - share)).astype(np.float32)
     return biases

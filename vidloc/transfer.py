@@ -14,15 +14,16 @@ import ml_collections
 import numpy as np
 from flax import traverse_util
 
-from vidloc import build, trained
+from vidloc import build, texts, trained
 from vidloc import config as config_lib
 from vidloc.checkpoints import actionformer, families, importer
 from vidloc.checkpoints.readers import weights as weights_lib
 from vidloc.config import ConfigError
-from vidloc.models import layers, lora
+from vidloc.models import layers, lora, text_similarity
 
 ROOT = 'backbone/'
-OUTPUTS = ('head/output/', 'head/classify/output/')  # what is of the classes, in each kind of head
+# What is of the classes, in each kind of head.
+OUTPUTS = ('head/output/', 'head/classify/output/', f'head/{text_similarity.NAME}/')
 UNTOLD = ('heads', 'windows', 'ranges', 'positions', 'max_length')  # of a model, by its weights
 SHOWN = 5
 
@@ -173,10 +174,12 @@ def _rooted(name: str, roots: Mapping[str, str]) -> str:
 
 
 def _other_classes(experiment: build.Experiment, found: families.Found) -> str:
-    """Why the output of the file's head is not for the classes of the task; '' if it is."""
+    """Why the output of the file's head is not for the classes and the output of the task; '' if it is."""
     name = experiment.config.weights.head
     classes = tuple(experiment.tasks[name].classes)
     count = (found.head or {'classes': 0})['classes']
+    if name in texts.files(experiment.config):
+        return f'the output of {name} is new: it compares with text embeddings, which the file does not'
     if count != len(classes):
         return f'the output of {name} is new: the file knows {count} classes, the task {len(classes)}'
     if found.labels is not None and sorted(found.labels) != sorted(classes):

@@ -43,6 +43,7 @@ PATHS = (
     'split',
     'external_scores',
     'class_list',
+    'text',
 )
 # Of a view, what the model must be given: frames, or feature vectors.
 INPUT = ('frames', 'rate', 'stride', 'size', 'mode', 'width', 'length', 'upsample', 'layers')

@@ -139,6 +139,7 @@ def test_labels_and_preprocessing(tmp_path):
 def test_heads_that_transformers_does_not_have_are_left_out(tmp_path):
     _, backbone, _, head = PUBLISHED['videomae_b']
     plain = classification_head.ClassificationHead(3)
+    by_text = head.clone(text='names.npz', text_width=5)
     pretrained = backbone.clone(final_norm=True)
     joint = PUBLISHED['vivit_b'][1]
     jepa, probe = PUBLISHED['vjepa2_d12_two_heads'][1], attentive_pooler.AttentiveHead(3, heads=3, layers=1)
@@ -146,6 +147,7 @@ def test_heads_that_transformers_does_not_have_are_left_out(tmp_path):
         (
             ('videomae', backbone, 'roi', plain, "ours of kind 'roi'"),
             ('videomae', backbone, 'linear', plain, 'ours has none'),
+            ('videomae', backbone, 'linear', by_text, 'is linear, ours compares with text embeddings'),
             ('videomae', pretrained, 'linear', head, 'takes the first token'),
             ('vivit_joint', joint, 'linear', head, 'no norm of its own'),
             ('vjepa2', jepa, 'linear', plain, "is of kind 'attentive'"),

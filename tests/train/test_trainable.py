@@ -77,6 +77,29 @@ def test_a_broken_table_is_refused(table, said):
         trainable.resolve(table, tree())
 
 
+GIVEN = ('heads_a/text/embedding', 'heads_b/text/embedding')
+
+
+@pytest.mark.parametrize(
+    ('table', 'added', 'frozen'),
+    [
+        ((('.*', 1.0, True),), GIVEN, GIVEN),
+        ((('heads_a/.*', None, False), ('.*', 1.0, True)), GIVEN[1:], GIVEN),
+        ((('heads_a/text/.*', 0.1, False), ('.*', 1.0, True)), GIVEN, GIVEN),  # it is for the bias, too
+        ((('heads_a/text/e.*', 0.1, False), ('.*', 1.0, True)), GIVEN[1:], GIVEN[1:]),
+        ((('.*/embedding', 0.1, False), ('.*', 1.0, True)), (), ()),
+    ],
+)
+def test_what_is_given_trains_only_by_a_row_that_is_meant_for_it(table, added, frozen):
+    text = {name: jax.ShapeDtypeStruct((2,), np.float32) for name in ('embedding', 'bias')}
+    model = {'heads_a': {'text': text}, 'heads_b': {'text': text}}
+    kept = trainable.keeping(table, model, GIVEN)
+    assert kept == (*(Rule(name, None, False) for name in added), *(Rule(*row) for row in table))
+    leaves = trainable.resolve(kept, model).leaves
+    assert tuple(name for name in GIVEN if not leaves[name].trainable) == frozen
+    assert trainable.keeping(table, model, ()) == kept[len(added) :]
+
+
 def test_partly_frozen_stack_names_the_boundary_and_boundaries_mends_it():
     with pytest.raises(trainable.TableError, match=r'between .*block_01/.* and .*block_02/'):
         trainable.resolve(HALF, tree())

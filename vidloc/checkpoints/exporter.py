@@ -189,9 +189,13 @@ def _grid_notes(model: Model) -> tuple[str, ...]:
 
 
 def _wrong_head(model: Model, kind: str) -> tuple[str, ...]:
-    if model.head is None or model.head['kind'] == kind:
+    if model.head is None:
         return ()
-    return (f'the classifier there is of kind {kind!r}, ours of kind {model.head["kind"]!r}',)
+    if model.head['kind'] != kind:
+        return (f'the classifier there is of kind {kind!r}, ours of kind {model.head["kind"]!r}',)
+    if model.head.get('text'):
+        return ('the classifier there is linear, ours compares with text embeddings',)
+    return ()
 
 
 def _shared(backbone: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""A linear classifier on the summary of a clip."""
+"""A classifier on the summary of a clip: linear, or by texts."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,7 +7,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from vidloc.models import dense, features
+from vidloc.models import dense, features, text_similarity
 
 
 class ClassificationHead(nn.Module):
@@ -15,6 +15,7 @@ class ClassificationHead(nn.Module):
 
     norm: a layer norm in front of the dropout (VideoMAE's fc_norm); norm_eps: its epsilon.
     kernel_std: the kernel starts normal with this deviation; 0: at zero, as in Scenic's ViViT.
+    text, text_width, text_project, text_scale: as in roi_head.RoiHead.
     """
 
     classes: int
@@ -22,6 +23,10 @@ class ClassificationHead(nn.Module):
     kernel_std: float = 0.0
     norm: bool = False
     norm_eps: float = 1e-6
+    text: str = ''
+    text_width: int = 0
+    text_project: bool = True
+    text_scale: float = 10.0
 
     @nn.compact
     def __call__(self, encoded: features.Features, batch: Mapping[str, Any], *, train: bool) -> Float[Array, 'B C']:
@@ -34,5 +39,9 @@ class ClassificationHead(nn.Module):
             x = encoded.pooled.astype(jnp.float32)
         x = nn.LayerNorm(epsilon=self.norm_eps, name='norm')(x) if self.norm else x
         x = nn.Dropout(self.dropout)(x, deterministic=not train)
+        if self.text:
+            return text_similarity.TextSimilarity(
+                self.classes, self.text_width, self.text_project, self.text_scale, name=text_similarity.NAME
+            )(x)
         start = nn.initializers.normal(self.kernel_std) if self.kernel_std else nn.initializers.zeros
         return dense.Dense((x.shape[-1],), (self.classes,), kernel_init=start, name='output')(x)

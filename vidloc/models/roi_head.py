@@ -1,4 +1,4 @@
-"""Scores each given box: features of the box, pooled over space and time, then a linear layer."""
+"""Scores each given box: features of the box, pooled over space and time, then a linear layer or texts."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from vidloc.models import dense, features
+from vidloc.models import dense, features, text_similarity
 from vidloc.ops import roi_align
 
 
@@ -24,6 +24,9 @@ class RoiHead(nn.Module):
       parameters are shared (it has `encode_time`, see vivit.ViViT).
     bias: start of the bias, per class or one for all; the log-odds of the training frequencies make a good start.
     kernel_std: the kernel starts normal with this deviation; 0: at zero.
+    text: a file with an embedding of the name of each class (checkpoints/text_embeddings.py), with which the pooled
+      features are compared in place of the linear layer; '': there is none. text_width: of these embeddings; 0: as the
+      file says. text_project, text_scale: see text_similarity.TextSimilarity.
     """
 
     classes: int
@@ -34,6 +37,10 @@ class RoiHead(nn.Module):
     dropout: float = 0.0
     kernel_std: float = 0.0
     bias: tuple[float, ...] = (0.0,)
+    text: str = ''
+    text_width: int = 0
+    text_project: bool = True
+    text_scale: float = 10.0
     encoder: nn.Module | None = None
 
     def setup(self):
@@ -50,6 +57,10 @@ class RoiHead(nn.Module):
         """Logits, float32, for batch['boxes'] [B, N, 4] in [0,1] of the network's input. No gradient to the boxes."""
         x = self._pool(encoded, batch['boxes'], train)  # [B, N, D]
         x = nn.Dropout(self.dropout)(x, deterministic=not train)
+        if self.text:
+            return text_similarity.TextSimilarity(
+                self.classes, self.text_width, self.text_project, self.text_scale, self.bias, name=text_similarity.NAME
+            )(x)
         start = nn.initializers.normal(self.kernel_std) if self.kernel_std else nn.initializers.zeros
         bias = jnp.broadcast_to(jnp.asarray(self.bias, jnp.float32), (self.classes,))
         output = dense.Dense(

@@ -4,6 +4,7 @@ alone.
 A table is a sequence of (pattern, rate, decay) rows. A row's pattern must match a leaf's whole canonical name
 (re.fullmatch, so `backbone/.*` and never half a name); the first row that matches wins; rate None freezes,
 else it multiplies the learning rate. Every leaf must match a row and every row must win at least one leaf.
+Leaves that a run is given to keep, such as the embeddings of texts, train only by a row of their own (`keeping`).
 """
 
 import dataclasses
@@ -169,6 +170,23 @@ def resolve(table: Table, tree: Any) -> Partition:
             + '\n  '.join(mixed)
         )
     return Partition(rules, leaves)
+
+
+def keeping(table: Table, tree: Any, given: Iterable[str]) -> tuple[Rule, ...]:
+    """The table, with rows in front that freeze what was given to a model and is not to be learned by accident.
+
+    given: canonical names of leaves. One of them trains only by a row that is meant for such leaves, that is, wins no
+    others: `heads_.*/text/embedding`, say, and not `.*`.
+    tree: in run form. Raises TableError if the table does not fit it.
+    """
+    rules, given = _rules(table), sorted(given)
+    won: dict[Rule, list[str]] = {rule: [] for rule in rules}
+    for leaf in _assign(rules, tree).values():
+        for name, rule in zip(leaf.names, leaf.rules, strict=True):
+            won[rule].append(name)
+    general = [names for rule, names in won.items() if rule.rate is not None and not set(names) <= set(given)]
+    stay = [name for name in given if any(name in names for names in general)]
+    return (*(Rule(re.escape(name), None, False) for name in stay), *rules)
 
 
 def boundaries(table: Table, tree: Any) -> dict[str, tuple[tuple[int, int], ...]]:

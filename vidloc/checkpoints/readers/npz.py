@@ -21,15 +21,18 @@ from vidloc.checkpoints.readers.weights import AGAIN, Entry, ReadError
 
 MEMBERS = 100_000
 HEADER = 1 << 16  # bytes of a member's header
-TEXT = 1 << 16  # bytes of a text that is kept among the extras
+TEXT = 1 << 16  # bytes of a text beside weights that is kept among the extras
 _PIECE = 1 << 24  # bytes that are inflated at a time
 _EXPANSION = 1100  # what deflate can at most make of a byte is 1032
 _OTHERWISE = 'Save the file again without it, or as an array of numbers'
 _BROKEN = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, struct.error)
 
 
-def read(path: str | os.PathLike[str]) -> tuple[dict[str, Entry], dict[str, Any]]:
-    """({name: Entry}, {name: text}) of a file, members' names without '.npy'; raises ReadError."""
+def read(path: str | os.PathLike[str], *, text: int = TEXT) -> tuple[dict[str, Entry], dict[str, Any]]:
+    """({name: Entry}, {name: text}) of a file, members' names without '.npy'; raises ReadError.
+
+    text: bytes that a text may have.
+    """
     path = pathlib.Path(path)
     entries: dict[str, Entry] = {}
     extras: dict[str, Any] = {}
@@ -55,7 +58,7 @@ def read(path: str | os.PathLike[str]) -> tuple[dict[str, Entry], dict[str, Any]
                 read_one = functools.partial(_read_member, path, member.filename, shape, stored, fortran)
                 if dtype.kind not in 'US':
                     entries[name] = Entry(shape, dtype, read_one)
-                elif weights.nbytes(shape, stored) <= TEXT:
+                elif weights.nbytes(shape, stored) <= text:
                     extras[name] = _text(path, name, read_one())
                 else:
                     raise ReadError(path, f'{name!r} is a long text', 'Save the file again without it')
