@@ -146,11 +146,18 @@ def overridden(config: ml_collections.ConfigDict, key: str, text: str, said: str
     if key not in flatten(config):
         raise ConfigError(f'{said}: name one whole field, not a group of fields or a part of one')
     changed = config.copy_and_resolve_references()
-    arguments = ['', f'--config.{key}={text}']
+    node, alone = changed, ml_collections.ConfigDict()
+    *groups, name = key.split('.')
+    for group in groups:
+        node = node[group]
+    # The flag takes a config of this field alone; of a whole one it would write out all fields.
+    alone[name] = node[name]
+    arguments = ['', f'--config.{name}={text}']
     values = flags.FlagValues()
     try:
-        config_flags.DEFINE_config_dict('config', changed, flag_values=values, sys_argv=arguments)
+        config_flags.DEFINE_config_dict('config', alone, flag_values=values, sys_argv=arguments)
         values(arguments)
+        node[name] = alone[name]
     except (flags.Error, ValueError, TypeError) as error:
         why = ' '.join(str(error).split()).removeprefix(f'flag {arguments[1]}: ')
         raise ConfigError(f'{said}={text}: {why}') from error

@@ -1,3 +1,4 @@
+import itertools
 import math
 import random
 
@@ -37,7 +38,7 @@ def test_rungs_grow_to_the_full_length_and_never_train_more_than_all_in_full():
         steps, counts = [rung.steps for rung in rungs], [rung.trials for rung in rungs]
         assert steps == sorted(set(steps)) and steps[-1] == full
         assert counts[0] == trials and all(count > 1 for count in counts[:-1])
-        assert all(later == max(1, sooner // eta) for sooner, later in zip(counts, counts[1:], strict=False))
+        assert all(later == max(1, sooner // eta) for sooner, later in itertools.pairwise(counts))
 
 
 @pytest.mark.parametrize(
