@@ -179,3 +179,32 @@ def test_describe_needs_no_data_and_ends_with_one_json_object(tmp_path):
     assert all(value > 4 * told['parameters_trainable'] for value in told['memory_bytes'].values())
     assert all(value > told['parameters_total'] for value in told['flops_per_step'].values())
     assert not (tmp_path / 'run').exists()
+
+
+def test_a_field_set_by_name_is_read_as_main_reads_it_and_the_config_stays():
+    config = build.config(**SMALL)
+    before = config_lib.flatten(config)
+    for key, text, value in [
+        ('backbone.grid', '(4,4,4)', (4, 4, 4)),
+        ('backbone.grid', '4', (4,)),
+        ('train.epochs', '3', 3.0),
+        ('train.log_odds_bias', 'true', True),
+        ('optimizer.kind', 'a,b', 'a,b'),
+    ]:
+        changed = config_lib.flatten(config_lib.overridden(config, key, text, f'--set {key}'))
+        assert changed == before | {key: value}
+    assert config_lib.flatten(config) == before
+
+
+@pytest.mark.parametrize(
+    ('key', 'text', 'words'),
+    [
+        ('train.epoch', '3', "^--set train.epoch: .* did you mean 'epochs'"),
+        ('train.steps', '3.5', '^--set train.steps=3.5: invalid literal'),
+        ('train', '{}', '^--set train: name one whole field'),
+        ('backbone.grid[0]', '3', 'name one whole field'),
+    ],
+)
+def test_what_is_no_field_or_no_value_of_it_is_refused(key, text, words):
+    with pytest.raises(config_lib.ConfigError, match=words):
+        config_lib.overridden(build.config(**SMALL), key, text, f'--set {key}')

@@ -8,6 +8,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import ml_collections
+from absl import flags
+from ml_collections import config_flags
 
 # Fields that flax adds to every module; nobody configures them.
 MODULE_FIELDS = ('parent', 'name')
@@ -113,19 +115,50 @@ def load(spec: str) -> ml_collections.ConfigDict:
 def check_overrides(config: ml_collections.ConfigDict, arguments: Iterable[str]) -> None:
     """Raises ConfigError for the first --config.a.b=... that the config does not have."""
     for argument in arguments:
-        if not argument.lstrip('-').startswith('config.'):
-            continue
-        key = argument.lstrip('-')[len('config.') :].split('=', 1)[0]
-        node: Any = config
-        done = 'config'
-        for word in key.split('.'):
-            name = word.split('[', 1)[0]
-            if not isinstance(node, ml_collections.ConfigDict) or name not in node:
-                known = list(node) if isinstance(node, ml_collections.ConfigDict) else []
-                everywhere = flatten(config)
-                hint = nearest(name, known) if known else f'{done} is a value, not a group'
-                close = difflib.get_close_matches(key, everywhere, n=1, cutoff=0.7)
-                if close and known and 'did you mean' not in hint:
-                    hint = f'did you mean {close[0]!r}?'
-                raise ConfigError(f'--config.{key}: {done} has no {name!r}; {hint}')
-            node, done = node[name], f'{done}.{name}'
+        if argument.lstrip('-').startswith('config.'):
+            key = argument.lstrip('-')[len('config.') :].split('=', 1)[0]
+            check_field(config, key, f'--config.{key}')
+
+
+def check_field(config: ml_collections.ConfigDict, key: str, said: str) -> None:
+    """Raises ConfigError if the config has no field `key`, such as a.b.c; said: how the user asked for it."""
+    node: Any = config
+    done = 'config'
+    for word in key.split('.'):
+        name = word.split('[', 1)[0]
+        if not isinstance(node, ml_collections.ConfigDict) or name not in node:
+            known = list(node) if isinstance(node, ml_collections.ConfigDict) else []
+            everywhere = flatten(config)
+            hint = nearest(name, known) if known else f'{done} is a value, not a group'
+            close = difflib.get_close_matches(key, everywhere, n=1, cutoff=0.7)
+            if close and known and 'did you mean' not in hint:
+                hint = f'did you mean {close[0]!r}?'
+            raise ConfigError(f'{said}: {done} has no {name!r}; {hint}')
+        node, done = node[name], f'{done}.{name}'
+
+
+def overridden(config: ml_collections.ConfigDict, key: str, text: str, said: str) -> ml_collections.ConfigDict:
+    """A copy with the field `key` set as --config.KEY=TEXT sets it; said: how the user asked for it.
+
+    Raises ConfigError for what is not a field, and for a text that is no value of its type.
+    """
+    check_field(config, key, said)
+    if key not in flatten(config):
+        raise ConfigError(f'{said}: name one whole field, not a group of fields or a part of one')
+    changed = config.copy_and_resolve_references()
+    node, alone = changed, ml_collections.ConfigDict()
+    *groups, name = key.split('.')
+    for group in groups:
+        node = node[group]
+    # The flag takes a config of this field alone; of a whole one it would write out all fields.
+    alone[name] = node[name]
+    arguments = ['', f'--config.{name}={text}']
+    values = flags.FlagValues()
+    try:
+        config_flags.DEFINE_config_dict('config', alone, flag_values=values, sys_argv=arguments)
+        values(arguments)
+        node[name] = alone[name]
+    except (flags.Error, ValueError, TypeError) as error:
+        why = ' '.join(str(error).split()).removeprefix(f'flag {arguments[1]}: ')
+        raise ConfigError(f'{said}={text}: {why}') from error
+    return changed

@@ -8,18 +8,14 @@ import dataclasses
 import itertools
 import json
 import pathlib
-import platform
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
-from importlib import metadata
 from typing import Any, Protocol, Self
 
-import jax
-
-from vidloc import config as config_lib
 from vidloc.checkpoints import store
 from vidloc.experiments import outcome
+from vidloc.experiments import plan as plan_lib
 
 Say = Callable[[str], None]
 Plan = Mapping[str, Any]  # what plan.json holds
@@ -159,33 +155,16 @@ def _plan(study: Study, bench: Any, out: pathlib.Path, request: Request, started
     path = out / 'plan.json'
     if path.exists():
         there = json.loads(path.read_text(encoding='utf-8'))
-        differing = _differing(there, now)
+        differing = plan_lib.differing(there, now)
         if differing:
             raise ClaimsError(
                 f'{out} holds a study with another plan; take another --out, or the same settings:\n'
-                + '\n'.join(differing)
+                + '\n'.join(f'  {text}' for text in differing.values())
             )
         return there
-    machine = {
-        'devices': f'{jax.device_count()} x {jax.devices()[0].device_kind}',
-        'machine': platform.machine(),
-        'python': platform.python_version(),
-        **{package: metadata.version(package) for package in ('jax', 'flax', 'numpy')},
-    }
-    plan = now | study.planned(bench, request, started) | {'machine': machine}
+    plan = now | study.planned(bench, request, started) | {'machine': plan_lib.machine()}
     store.write_json(path, plan)
     return json.loads(json.dumps(plan))
-
-
-def _differing(there: Plan, now: Mapping[str, Any]) -> list[str]:
-    """What of the plan to be made is not in the one that is there, one line each."""
-    before = config_lib.flatten({key: there.get(key) for key in now} if there else {})
-    after = config_lib.flatten(now)
-    return [
-        f'  {key}: {before.get(key)!r} there, {after.get(key)!r} now'
-        for key in sorted(before.keys() | after.keys())
-        if before.get(key) != after.get(key)
-    ]
 
 
 def _described(study: Study, bench: Any, plan: Plan, out: pathlib.Path) -> str:
