@@ -180,7 +180,7 @@ def _few_shots(asked: few_shot.Request, root: pathlib.Path):
         eval_sources=evaluated,
         trainable=asked.trainable(),
         optimizer={'kind': 'adamw', 'b2': 0.98, 'weight_decay': 0.01},
-        schedule={'rate': 2e-3, 'warmup_steps': max(1, steps // 10)},
+        schedule={'rate': 1e-2, 'warmup_steps': max(1, steps // 10)},
         train={'steps': steps, 'clip_norm': 1.0, 'log_odds_bias': True},
         precision={'unroll': 1 if tiny else 8},
         eval={'batch_size': 32, 'head': 40 if tiny else 1000, 'tail': 15 if tiny else 300},

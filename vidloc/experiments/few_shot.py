@@ -35,7 +35,7 @@ class Setting:
         return config
 
 
-SETTING = Setting(batch_size=4, rate=2e-3, warmup=0.1, seeds=(0, 1, 2, 3, 4))
+SETTING = Setting(batch_size=4, rate=1e-2, warmup=0.1, seeds=(0, 1, 2, 3, 4))
 
 
 @dataclasses.dataclass(frozen=True)
