@@ -260,7 +260,7 @@ def start(
         return Start(state, frozen, store, done)
 
     given = dict(supply.start_biases(experiment, opened))
-    if config.init_from:
+    if config.init_from or config.weights.adapter:
         found, said = transfer.begin(experiment)
         given |= found
         if jax.process_index() == 0:
