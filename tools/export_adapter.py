@@ -39,7 +39,7 @@ def main(arguments: list[str] | None = None) -> int:
     except (ValueError, store.CheckpointError, OSError) as error:
         print(f'export_adapter: {error}', file=sys.stderr)
         return 2
-    print(f'{options.out}: {adapter.told} ({size / 1e6:.1f} MB)')
+    print(f'{options.out}: {adapter.told} ({size / 1e6:.3g} MB)')
     for note in notes:
         print(f'note: {note}')
     return 0

@@ -76,7 +76,8 @@ def begin(experiment: build.Experiment) -> tuple[dict[str, np.ndarray], str]:
         run = trained.read_run(place, which)
         found = into(backbone_of(run), experiment.abstract_params)
         merged = ', its LoRA merged' if run.experiment.change.rank else ''
-        said = f'backbone of {config.init_from}, trained for {run.step} steps{merged}; heads are new'
+        fresh = '' if config.weights.adapter else '; heads are new'
+        said = f'backbone of {config.init_from}, trained for {run.step} steps{merged}{fresh}'
     else:
         found, said = _from_weights(experiment)
     if config.weights.adapter:

@@ -205,6 +205,9 @@ def test_no_folder_for_this_backbone(written, tmp_path):
         peft.read(written, 'internvideo2')
     with pytest.raises(AdapterError, match=r'has no adapter_config\.json: it is no folder of PEFT'):
         peft.read(tmp_path, 'vjepa2')
+    (written / 'adapter_model.safetensors').unlink()
+    with pytest.raises(AdapterError, match=r'has neither adapter_model\.safetensors nor adapter_model\.bin'):
+        peft.read(written, 'vjepa2')
     (written / 'adapter_config.json').write_text('[')
     with pytest.raises(AdapterError, match=r'adapter_config\.json cannot be read'):
         peft.read(written, 'vjepa2')

@@ -12,6 +12,7 @@ import flax.linen as nn  # noqa: E402
 import jax  # noqa: E402
 import jax.numpy as jnp  # noqa: E402
 import numpy as np  # noqa: E402
+import safetensors.torch as safetensors_torch  # noqa: E402
 import torch  # noqa: E402
 from flax import traverse_util  # noqa: E402
 
@@ -127,6 +128,11 @@ def test_a_model_adapted_by_peft_and_ours_by_way_of_files(kind, video, tmp_path)
     adapted.eval().save_pretrained(tmp_path / 'theirs')
     given = peft_files.read(tmp_path / 'theirs', kind)
     assert dataclasses.replace(given.lora, dropout=0.0) == case.ours
+    _as_pickle(tmp_path / 'theirs')
+    again = peft_files.read(tmp_path / 'theirs', kind).params
+    assert again.keys() == given.params.keys() and all(
+        np.array_equal(again[name], given.params[name]) for name in again
+    )
     (tokens, logits), (merged_tokens, merged_logits) = ours.outputs(given.params)
     with torch.no_grad():
         want = adapted(torch_video(video)).logits
@@ -154,6 +160,13 @@ def test_a_model_adapted_by_peft_and_ours_by_way_of_files(kind, video, tmp_path)
             got = loaded(torch_video(video)).last_hidden_state
             got = got[:, 1:] if kind == 'vivit_joint' else got  # without the CLS token
             np.testing.assert_allclose(got.reshape(tokens.shape), tokens, atol=1e-4, rtol=0)
+
+
+def _as_pickle(folder):
+    """The arrays as PEFT wrote them before safetensors."""
+    path = folder / 'adapter_model.safetensors'
+    torch.save(safetensors_torch.load_file(path), folder / 'adapter_model.bin')
+    path.unlink()
 
 
 def test_one_matrix():

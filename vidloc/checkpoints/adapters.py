@@ -55,7 +55,9 @@ def described(lora: Lora) -> str:
     """A LoRA in words; '' where there is none."""
     if not lora.rank:
         return ''
-    places = [f'layers {lora.layers[0]} to {lora.layers[1]}'] if 'backbone' in lora.where else []
+    first, last = lora.layers
+    blocks = f'layer {first}' if first == last else f'layers {first} to {last}'
+    places = [blocks] if 'backbone' in lora.where else []
     places += ['heads'] if 'heads' in lora.where else []
     return f'LoRA of rank {lora.rank}, alpha {lora.alpha:g}, on {", ".join(lora.on)} of {" and ".join(places)}'
 

@@ -138,7 +138,10 @@ def read(path: str | os.PathLike[str], kind: str) -> Adapter:
             f'{path}: PEFT names modules of transformers, which has no backbone of kind {kind!r}; it has '
             f'{", ".join(LAYOUTS)}'
         )
-    weights = opening.open_weights(path / (WEIGHTS if (path / WEIGHTS).exists() else PICKLED))
+    held = [path / name for name in (WEIGHTS, PICKLED) if (path / name).is_file()]
+    if not held:
+        raise AdapterError(f'{path} has neither {WEIGHTS} nor {PICKLED}: it is not whole')
+    weights = opening.open_weights(held[0])
     params, strange = {}, []
     for name, entry in weights.entries.items():
         match = _NAME.fullmatch(name)
