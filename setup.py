@@ -40,7 +40,7 @@ setuptools.setup(
         'test': ['beartype>=0.20', 'pytest>=8.3', 'pytest-xdist>=3.6', 'ruff>=0.9'],
         'cuda': ['jax[cuda12]>=0.10'],
         'tpu': ['jax[tpu]>=0.10'],
-        'parity': ['torch>=2.6', 'transformers>=4.57'],
+        'parity': ['peft>=0.18', 'qwix>=0.1.6', 'torch>=2.6', 'transformers>=4.57'],
     },
     classifiers=[
         'License :: OSI Approved :: Apache Software License',

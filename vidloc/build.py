@@ -316,6 +316,14 @@ class Experiment:
         """All parameters, run form; pure, to be compiled."""
         return localizer.init(self.model, key, self.abstract_batches)
 
+    @property
+    def change(self) -> lora.Lora:
+        """The LoRA of the model, its layers counted from the first; rank 0: there is none."""
+        made = config_lib.make(SECTIONS['lora'], self.config.lora)
+        if made.rank and 'backbone' in made.where:
+            made = dataclasses.replace(made, layers=made.span(sum(self.model.backbone.stacks().values())))
+        return made
+
     def kept(self, frozen: Any) -> Any:
         """The frozen leaves as they stand on the device: matrices in precision.frozen. Arrays in, arrays out."""
         dtype = config_lib.choose(DTYPES, self.config.precision.frozen, 'precision.frozen')

@@ -46,7 +46,7 @@ def user_errors() -> tuple[type[Exception], ...]:
     """Errors whose text is for the user; anything else is a bug and keeps its traceback."""
     from vidloc import workdir
     from vidloc.annotations import records
-    from vidloc.checkpoints import families, importer, store
+    from vidloc.checkpoints import adapters, families, importer, store
     from vidloc.checkpoints.readers import weights
     from vidloc.data import pipeline, sources, video
     from vidloc.train import loop, sharding
@@ -59,6 +59,7 @@ def user_errors() -> tuple[type[Exception], ...]:
         video.VideoError,
         workdir.RunError,
         store.CheckpointError,
+        adapters.AdapterError,
         weights.ReadError,
         families.FamilyError,
         importer.ImportFailed,

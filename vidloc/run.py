@@ -261,7 +261,7 @@ def start(
 
     given = dict(supply.start_biases(experiment, opened))
     given |= texts.embeddings(config, {name: task.classes for name, task in experiment.tasks.items()})
-    if config.init_from:
+    if config.init_from or config.weights.adapter:
         found, said = transfer.begin(experiment)
         given |= found
         if jax.process_index() == 0:

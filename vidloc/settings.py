@@ -86,15 +86,18 @@ class Precision:
 
 @dataclasses.dataclass(frozen=True)
 class Weights:
-    """What is read from the file that init_from names, where there is a choice.
+    """What is read from the file that init_from names, where there is a choice, and beside it.
 
     which: the part of the file, such as 'encoder' where 'target_encoder' would be taken. head: the task whose head
     starts from the file's, too, all but an output for other classes; '': heads start new. allow: a pattern
     over names in the file and here; what matches may be unused, missing or
-    different. inflate: how an image filter becomes one over frames, 'central' or 'mean'.
+    different. inflate: how an image filter becomes one over frames, 'central' or 'mean'. adapter: what goes on top: a
+    file of tools/export_adapter.py, or a folder of PEFT's; '': nothing, LoRA and all else that is not in the file start
+    new.
     """
 
     which: str = ''
     head: str = ''
     allow: str = ''
     inflate: str = 'central'
+    adapter: str = ''

@@ -1,8 +1,11 @@
-"""Where a run starts from: pretrained weights as they are published, or the backbone of an earlier run.
+"""Where a run starts from: pretrained weights as they are published, or the backbone of an earlier run, and an adapter
+that was trained beside them on top.
 
-What a run starts from is read once, when it begins; a run that goes on never reads it.
+What a run starts from is read once, when it begins; a run that goes on never reads it. LoRA is in no such weights: it
+starts new, or as in the adapter.
 """
 
+import dataclasses
 import os
 import pathlib
 import re
@@ -16,7 +19,7 @@ from flax import traverse_util
 
 from vidloc import build, texts, trained
 from vidloc import config as config_lib
-from vidloc.checkpoints import actionformer, families, importer
+from vidloc.checkpoints import actionformer, adapters, families, frozen, importer, peft
 from vidloc.checkpoints.readers import weights as weights_lib
 from vidloc.config import ConfigError
 from vidloc.models import layers, lora, text_similarity
@@ -60,24 +63,34 @@ def _believed(config: ml_collections.ConfigDict) -> dict[str, Any]:
 
 
 def begin(experiment: build.Experiment) -> tuple[dict[str, np.ndarray], str]:
-    """({run-form name: array} of everything that init_from gives the model, what to say about it).
+    """({run-form name: array} of everything that init_from and weights.adapter give the model, what to say about it).
 
-    Raises ConfigError, CheckpointError, ReadError, FamilyError or ImportFailed.
+    Raises ConfigError, CheckpointError, ReadError, FamilyError, ImportFailed or AdapterError.
     """
-    init_from = experiment.config.init_from
-    place, which = split(init_from)
-    if not trained.is_workdir(place):
-        return _from_weights(experiment)
-    found, step = read_backbone(place, which)
-    return into(found, experiment.abstract_params), (
-        f'backbone of {init_from}, trained for {step} steps; heads are new'
-    )
+    config = experiment.config
+    if not config.init_from:
+        raise ConfigError(
+            'weights.adapter goes on top of the weights that it was trained beside: name them by init_from'
+        )
+    place, which = split(config.init_from)
+    if trained.is_workdir(place):
+        run = trained.read_run(place, which)
+        found = into(backbone_of(run), experiment.abstract_params)
+        merged = ', its LoRA merged' if run.experiment.change.rank else ''
+        fresh = '' if config.weights.adapter else '; heads are new'
+        said = f'backbone of {config.init_from}, trained for {run.step} steps{merged}{fresh}'
+    else:
+        found, said = _from_weights(experiment)
+    if config.weights.adapter:
+        added, told = _from_adapter(experiment, found)
+        return found | added, f'{said}\n{told}'
+    return found, f'{said}\nLoRA is new' if experiment.change.rank else said
 
 
 def _from_weights(experiment: build.Experiment) -> tuple[dict[str, np.ndarray], str]:
     config = experiment.config
     weights, found = recognise(config)
-    parameters = traverse_util.flatten_dict(experiment.abstract_params, sep='/')
+    parameters = _without_lora(experiment.abstract_params)
     roots = {}  # of the model: of the file
     if any(name.startswith(ROOT) for name in parameters):
         importer.check_kind(weights, found, config_lib.plain(config.backbone), config.weights.allow)
@@ -208,19 +221,31 @@ def _order(experiment: build.Experiment, found: families.Found) -> tuple[list[in
 def read_backbone(place: str, which: str = '') -> tuple[dict[str, np.ndarray], int]:
     """({canonical name: array} of the backbone of another run, the step it was trained to); see trained.read_run."""
     run = trained.read_run(place, which)
-    return {name: value for name, value in run.params.items() if name.startswith(ROOT)}, run.step
+    return backbone_of(run), run.step
+
+
+def backbone_of(run: trained.Trained) -> dict[str, np.ndarray]:
+    """{canonical name: array} of the backbone of a run, its LoRA merged."""
+    own = {name: value for name, value in run.params.items() if name.startswith(ROOT)}
+    return lora.merged(own, run.experiment.change)
+
+
+def _without_lora(shapes: Any) -> dict[str, Any]:
+    """{run name: leaf} of a tree in run form."""
+    leaves = traverse_util.flatten_dict(shapes, sep='/')
+    return {name: leaf for name, leaf in leaves.items() if not name.endswith(lora.LEAVES)}
 
 
 def into(found: Mapping[str, np.ndarray], shapes: Any) -> dict[str, np.ndarray]:
-    """{run name: array} of the backbone of a model whose parameters in run form look like `shapes`.
+    """{run name: array} of the backbone of a model whose parameters in run form look like `shapes`, without its LoRA.
 
     Raises ConfigError unless every array is used and every parameter of the backbone filled, with all differences.
     """
     filled, wanted = {}, set()
-    leaves = traverse_util.flatten_dict(shapes, sep='/')
+    leaves = _without_lora(shapes)
     problems = []
-    for name, names in layers.canonical_names(shapes).items():
-        if not name.startswith(ROOT) or name.endswith(lora.LEAVES):
+    for name, names in layers.canonical_names(traverse_util.unflatten_dict(leaves, sep='/')).items():
+        if not name.startswith(ROOT):
             continue
         wanted |= set(names)
         missing = [each for each in names if each not in found]
@@ -241,3 +266,80 @@ def into(found: Mapping[str, np.ndarray], shapes: Any) -> dict[str, np.ndarray]:
             + more
         )
     return filled
+
+
+def _from_adapter(experiment: build.Experiment, found: Mapping[str, np.ndarray]) -> tuple[dict[str, np.ndarray], str]:
+    """({run name: array} that weights.adapter gives, on top of what was found, what to say about it)."""
+    path = experiment.config.weights.adapter
+    if not os.path.exists(path):
+        raise ConfigError(f'weights.adapter: nothing at {path!r}')
+    given = _in_peft(experiment) if os.path.isdir(path) else adapters.read(path)
+    names = layers.canonical_names(experiment.abstract_params)
+    shapes = _canonical(experiment.abstract_params)
+    held = _canonical(traverse_util.unflatten_dict(dict(found), sep='/'))
+    alone = given.fingerprint is None
+    # Of a file of ours all that trains and that the weights do not have, of PEFT's, which has nothing else, LoRA.
+    wanted = {
+        each
+        for name, leaf in experiment.partition.leaves.items()
+        for each in leaf.names
+        if (name.endswith(lora.LEAVES) if alone else leaf.trainable and each not in held)
+    }
+    adapters.check(
+        path,
+        given,
+        shapes={name: tuple(leaf.shape) for name, leaf in shapes.items()},
+        wanted=wanted,
+        lora=experiment.change,
+        classes={name: tuple(task.classes) for name, task in experiment.tasks.items()},
+    )
+    said = f'adapter: {path}, {given.told}'
+    if alone:
+        said += f'; PEFT does not tell the weights that it was trained beside (base_model_name_or_path: {given.base})'
+    elif _fingerprint(experiment, held, shapes, given.params) != given.fingerprint:
+        raise adapters.AdapterError(
+            f'{path} was trained beside other parameters than init_from={experiment.config.init_from} gives: name the '
+            'weights that its run began with, and the same frames and size, since positions are resized to them'
+        )
+    either = held | dict(given.params)
+    return {
+        name: either[name] if each == (name,) else np.stack([either[one] for one in each])
+        for name, each in names.items()
+        if any(one in given.params for one in each)
+    }, said
+
+
+def _in_peft(experiment: build.Experiment) -> adapters.Adapter:
+    """The adapter of a folder of PEFT's, its `head` being that of the one task whose head has LoRA."""
+    config = experiment.config
+    given = peft.read(config.weights.adapter, config.backbone.kind)
+    if not any(name.startswith('head/') for name in given.params):
+        return given
+    tasks = sorted({name.split('/')[0] for name in experiment.partition.leaves if name.endswith(lora.LEAVES)})
+    tasks = [f'heads_{config.weights.head}'] if config.weights.head else [name for name in tasks if name != 'backbone']
+    if len(tasks) != 1:
+        raise ConfigError(
+            f'weights.adapter: LoRA of one head is in it, and here {len(tasks)} heads have some; name the '
+            'task by weights.head'
+        )
+    params = {_rooted(name, {'head': tasks[0], 'backbone': 'backbone'}): value for name, value in given.params.items()}
+    return dataclasses.replace(given, params=params)
+
+
+def _fingerprint(
+    experiment: build.Experiment,
+    held: Mapping[str, np.ndarray],
+    shapes: Mapping[str, jax.ShapeDtypeStruct],
+    adapter: Mapping[str, np.ndarray],
+) -> str | None:
+    """Of all the parameters that are not in an adapter, as they would start; see frozen.fingerprint."""
+    rest = {name: leaf for name, leaf in shapes.items() if name not in adapter}
+    new = {}
+    if not rest.keys() <= held.keys():
+        new = _canonical(jax.tree.map(np.asarray, jax.jit(experiment.init)(jax.random.key(experiment.config.seed))))
+    return frozen.fingerprint({name: (new | held)[name].astype(leaf.dtype, copy=False) for name, leaf in rest.items()})
+
+
+def _canonical(tree: Any) -> dict[str, Any]:
+    """{canonical name: leaf} of a tree in run form."""
+    return traverse_util.flatten_dict(layers.to_canonical(tree), sep='/')

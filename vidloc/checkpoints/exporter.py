@@ -73,6 +73,14 @@ class _Target:
     offset: bool = False
 
 
+def architecture(model: Model, *, with_head: bool) -> str:
+    """The class of transformers that has our backbone, and our head or none. Raises ExportError if there is none."""
+    target = _target(model)
+    if with_head and target.unfit:
+        raise ExportError(f'transformers has no such head: {"; ".join(target.unfit)}')
+    return target.classes[0 if with_head else 1]
+
+
 def export(out: str | os.PathLike[str], params: Mapping[str, Any], model: Model) -> Exported:
     """Writes the folder `out`; no more than one tensor is copied at a time.
 
@@ -84,25 +92,30 @@ def export(out: str | os.PathLike[str], params: Mapping[str, Any], model: Model)
     out = pathlib.Path(out)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ExportError(f'{out} is there already and holds something: give a new folder')
+    target = _target(model)
+    with_head = model.head is not None and not target.unfit
+    notes = target.notes
+    if target.unfit and model.head is not None:
+        notes += (f'the head is left out, the backbone is exported alone: {"; ".join(target.unfit)}',)
+    arrays = _arrays(params, target, with_head)
+    name = target.classes[0 if with_head else 1]
+    config = {'architectures': [name], 'dtype': 'float32', **target.config}
+    if with_head:
+        config |= _labels(model)
+    store.write_json(out / 'config.json', config)
+    store.write_json(out / 'preprocessor_config.json', _processor(model, target))
+    frozen.write_safetensors(out / WEIGHTS, arrays, {'format': 'pt'})
+    return Exported(name, with_head, notes)
+
+
+def _target(model: Model) -> _Target:
     kind = model.backbone['kind']
     if kind not in _TARGETS:
         raise ExportError(f'transformers has no model like backbone kind {kind!r}; it has {", ".join(_TARGETS)}')
     target = _TARGETS[kind](model)
     if target.refused:
         raise ExportError(f'transformers cannot express this {kind}: {"; ".join(target.refused)}')
-    with_head = model.head is not None and not target.unfit
-    notes = target.notes
-    if target.unfit and model.head is not None:
-        notes += (f'the head is left out, the backbone is exported alone: {"; ".join(target.unfit)}',)
-    arrays = _arrays(params, target, with_head)
-    architecture = target.classes[0 if with_head else 1]
-    config = {'architectures': [architecture], 'dtype': 'float32', **target.config}
-    if with_head:
-        config |= _labels(model)
-    store.write_json(out / 'config.json', config)
-    store.write_json(out / 'preprocessor_config.json', _processor(model, target))
-    frozen.write_safetensors(out / WEIGHTS, arrays, {'format': 'pt'})
-    return Exported(architecture, with_head, notes)
+    return target
 
 
 def _arrays(

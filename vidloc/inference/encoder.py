@@ -99,14 +99,15 @@ def open_encoder(
 def _of_run(workdir: str, which: str) -> Encoder:
     run = trained.read_run(workdir, which)
     experiment = run.experiment
-    found = {name: value for name, value in run.params.items() if name.startswith(transfer.ROOT)}
+    found = transfer.backbone_of(run)
     videos = [batch['video'] for batch in experiment.abstract_batches.values() if 'video' in batch]
     if not found or not videos:
         raise EncoderError(f'{workdir}: the model of this run starts from features; name a backbone that sees videos')
     params = traverse_util.unflatten_dict(transfer.into(found, experiment.abstract_params), sep='/')['backbone']
     model, size = experiment.model, tuple(videos[0].shape[2:4])
     kind = experiment.config.backbone.kind
-    return Encoder(model.backbone, params, model.preprocess, kind, size, fingerprint(params))
+    # LoRA is merged, so that features and fingerprint are those of the run as export_checkpoint writes it.
+    return Encoder(model.backbone.clone(lora=None), params, model.preprocess, kind, size, fingerprint(params))
 
 
 def fingerprint(params: Any) -> str:
