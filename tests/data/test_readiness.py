@@ -52,6 +52,13 @@ def test_a_video_in_training_and_evaluation_is_an_error(rectangles):
     assert str(problem).startswith('sources.street and eval_sources.other: ')
 
 
+def test_what_is_meant_to_be_of_training_data_may_be(rectangles):
+    records = rectangles.keyframes(6)
+    street, val = boxes(rectangles.folder, records[:4]), boxes(rectangles.folder, records[2:], train=False)
+    assert readiness.quick({'street': street}, {'other': val}, seen=('other',)) == []
+    assert codes(readiness.quick({'street': street}, {'other': val}, seen=('street',)))
+
+
 def test_tasks_of_other_classes_may_share_videos(rectangles):
     records = rectangles.keyframes(2)
     val = boxes(rectangles.folder, records, train=False, classes=(*CLASSES, 'run'))
