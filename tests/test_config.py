@@ -76,6 +76,33 @@ def test_sources_that_cannot_be_scored_together_are_refused(unions, words):
 
 
 @pytest.mark.parametrize(
+    ('seen', 'words'),
+    [
+        ({'shot': 'street'}, "eval.seen: 'shot' .* did you mean 'shots'"),
+        ({'shots': 'stret'}, "eval.seen: 'stret' .* did you mean 'street'"),
+        ({'shots': 'studio'}, 'another source of its task'),
+        ({'street': 'street'}, 'another source of its task'),
+        ({'shots': 'street', 'more': 'street'}, 'one source of training data, not with several'),
+    ],
+)
+def test_pairs_of_seen_and_unseen_data_must_be_of_one_task(seen, words):
+    tasks = {**SMALL['tasks'], 'studio': {'kind': 'classification', 'classes': ('a', 'b')}}
+    street = SMALL['sources']['street']
+    clips = {'task': 'studio', 'format': 'clips', 'frames': 4, 'size': (16, 16)}
+    scored = {'street': street, 'shots': street, 'more': street, 'studio': clips}
+    parts = changed(tasks=tasks, sources={'street': street, 'studio': clips}, eval_sources=scored)
+    run.check_evaluation(build.config(**parts, eval={'seen': {'shots': 'street'}}))
+    with pytest.raises(workdir.RunError, match=words):
+        run.check_evaluation(build.config(**parts, eval={'seen': seen}))
+
+
+def test_gaps_are_of_what_both_sources_of_a_pair_have():
+    metrics = {'shots': {'map': 0.75, 'part/map': 0.5}, 'street': {'map': 0.25, 'top1': 0.5}, 'studio': {'top1': 0.5}}
+    assert run.gaps({'shots': 'street'}, metrics) == {'eval/street/gap/map': 0.5}
+    assert run.gaps({}, metrics) == {}
+
+
+@pytest.mark.parametrize(
     ('override', 'words'),
     [
         ('--config.trian.epochs=3', ('trian', "'train'")),
@@ -174,6 +201,9 @@ def test_describe_needs_no_data_and_ends_with_one_json_object(tmp_path):
     experiment = build.experiment(config_lib.load(f'{ROOT}/tests/tiny_run.py:/nowhere'))
     assert told['parameters_total'] == experiment.partition.total()
     assert told['parameters_trainable'] == sum(told['rules'].values())
+    assert told['parameters_by_kind'].keys() == {'lora', 'film', 'heads', 'other'}
+    assert told['parameters_trainable'] == sum(told['parameters_by_kind'].values())
+    assert 'Trainable by kind' not in done.stdout  # there is neither LoRA nor FiLM
     assert set(told['flops_per_step']) == set(told['memory_bytes']) == set(experiment.tasks)
     # Parameters, their two moments or traces and the batch are the least that a step needs.
     assert all(value > 4 * told['parameters_trainable'] for value in told['memory_bytes'].values())

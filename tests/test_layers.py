@@ -55,6 +55,8 @@ MAY = {
     'settling': {'transfer', 'trained', 'build', 'texts', 'config', 'models'},
     'export': {'trained', 'config', 'checkpoints', 'models'},
     'workdir': {'build', 'config', 'checkpoints', 'data'},
+    'watching': {'build', 'data', 'models', 'report', 'tasks', 'train', 'workdir'},
+    'parameters': {'models', 'train'},
     'experiments': {
         'experiments', 'build', 'supply', 'config', 'settings', 'workdir', 'transfer', 'trained', 'losses', 'ops',
         'annotations', 'metrics', 'data', 'models', 'tasks', 'checkpoints', 'train', 'synthetic', 'report', 'run',

@@ -13,7 +13,7 @@ import ml_collections
 import numpy as np
 from flax import traverse_util
 
-from vidloc import build, settling, supply, texts, transfer
+from vidloc import build, parameters, settling, supply, texts, transfer, watching
 from vidloc import config as config_lib
 from vidloc import workdir as workdir_lib
 from vidloc.annotations import records
@@ -78,7 +78,7 @@ def train(config: ml_collections.ConfigDict, workdir: str | pathlib.Path) -> dic
     opened = supply.open_sources(config, experiment.tasks, train=True)
     check_evaluation(config)
     evaluated = supply.open_sources(config, experiment.tasks, train=False)
-    check_data(opened, evaluated, config.seed)
+    check_data(opened, evaluated, config)
     check_scoring(experiment, evaluated)
     workdir_lib.check(workdir, config, experiment, opened)
     plan = length(config, opened)
@@ -86,7 +86,7 @@ def train(config: ml_collections.ConfigDict, workdir: str | pathlib.Path) -> dic
     reading = pipeline.Plan(tuple(opened.values()), plan.schedule, plan.batch_sizes, rows, config.seed)
     optimizer = experiment.optimizer(plan.total, plan.warmup)
     if lead:
-        print(experiment.partition.overview(), flush=True)
+        print(parameters.overview(experiment.partition), flush=True)
         print('\n'.join(line for line in (summary(config, opened, evaluated, plan, mesh), settled) if line), flush=True)
 
     begin = start(experiment, optimizer, opened, mesh, workdir)
@@ -103,6 +103,10 @@ def train(config: ml_collections.ConfigDict, workdir: str | pathlib.Path) -> dic
         return dict(last)
 
     names = list(opened)
+    watch = loop.unwatched
+    if lead:
+        drawn = np.bincount(plan.schedule, minlength=len(opened)) * plan.batch_sizes
+        watch = watching.watch(experiment, opened, drawn, plan.warmup, workdir, begin.step)
     with writer.Writer(workdir, enabled=lead) as log, begin.store:
         if begin.step >= plan.total:
             if lead:
@@ -114,6 +118,7 @@ def train(config: ml_collections.ConfigDict, workdir: str | pathlib.Path) -> dic
             if evaluated and not last:
                 # It was stopped while it evaluated its last step.
                 log.scalars(begin.step, evaluate(begin.state, begin.step))
+                log.warnings(begin.step, watch(begin.step, last))
                 begin.store.save(begin.step, begin.state, last)
             if lead and not (workdir / workdir_lib.ENVIRONMENT).exists():
                 workdir_lib.note_environment(workdir, mesh, plan.schedule, names, time.time() - started)
@@ -140,6 +145,7 @@ def train(config: ml_collections.ConfigDict, workdir: str | pathlib.Path) -> dic
             progress=writer.Progress(plan.total, begin.step, enabled=lead),
             name_example=lambda number, i: opened[names[number]].examples[i].path,
             why_broken=lambda number, i: pipeline.reason(opened[names[number]], i),
+            watch=watch,
         ).run(begin.state, begin.frozen, begin.step)
     if lead:
         workdir_lib.note_environment(workdir, mesh, plan.schedule, names, time.time() - started)
@@ -193,11 +199,12 @@ def describe(config: ml_collections.ConfigDict) -> tuple[dict[str, Any], str]:
     figures = {
         'parameters_total': experiment.partition.total(),
         'parameters_trainable': experiment.partition.total(trainable=True),
+        'parameters_by_kind': parameters.by_kind(experiment.partition),
         'rules': experiment.partition.counts(),
         'flops_per_step': counts,
         'memory_bytes': memory_bytes,
     }
-    return figures, experiment.partition.overview()
+    return figures, parameters.overview(experiment.partition)
 
 
 def memory(compiled: jax.stages.Compiled) -> int:
@@ -332,6 +339,7 @@ def evaluate_all(
         )
         if jax.process_index() == 0:
             results.write(workdir, scored[name])
+    figures |= gaps(config.eval.seen, {name: each.metrics for name, each in scored.items()})
     for name, members in config.eval.unions.items():
         task = experiment.tasks[config.eval_sources[members[0]].task]
         together = [scored[member] for member in members]
@@ -342,6 +350,19 @@ def evaluate_all(
     return figures
 
 
+def gaps(seen: Mapping[str, str], metrics: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+    """{eval/<source>/gap/<metric>: by how much the source of training data that it is compared with is better}.
+
+    seen: see settings.Evaluation. metrics: {source: {metric: value}}; of a pair those are compared that both have.
+    """
+    found = {}
+    for learned, held in seen.items():
+        ahead, behind = metrics[learned], metrics[held]
+        both = (metric for metric in behind if metric in ahead)
+        found |= {f'eval/{held}/gap/{metric}': ahead[metric] - behind[metric] for metric in both}
+    return found
+
+
 def training_of(
     name: str, task: str, config: ml_collections.ConfigDict, opened: Mapping[str, sources.Source]
 ) -> sources.Source | None:
@@ -350,9 +371,13 @@ def training_of(
     return opened[name] if name in opened else next(of_task, None)
 
 
-def check_data(opened: Mapping[str, sources.Source], evaluated: Mapping[str, sources.Source], seed: int) -> None:
+def check_data(
+    opened: Mapping[str, sources.Source],
+    evaluated: Mapping[str, sources.Source],
+    config: ml_collections.ConfigDict,
+) -> None:
     """The quick part of tools/check_data.py: raises RunError with all errors, logs the warnings."""
-    problems = readiness.quick(opened, evaluated, seed=seed)
+    problems = readiness.quick(opened, evaluated, seed=config.seed, seen=tuple(config.eval.seen))
     errors = [str(problem) for problem in problems if problem.severity == 'error']
     if errors:
         raise RunError('the data are not fit to train on (tools/check_data.py tells all):\n' + '\n'.join(errors))
@@ -377,6 +402,15 @@ def check_evaluation(config: ml_collections.ConfigDict) -> None:
         raise RunError(f'eval.batch_size is {config.eval.batch_size}; it must be at least 1')
     if config.eval.head < config.eval.tail:
         raise RunError(f'eval.head ({config.eval.head}) must not be below eval.tail ({config.eval.tail})')
+    for pair in config.eval.seen.items():
+        for name in pair:
+            if name not in config.eval_sources:
+                hint = config_lib.nearest(name, config.eval_sources)
+                raise RunError(f'eval.seen: {name!r} is no evaluation source; {hint}')
+        if pair[0] == pair[1] or len({config.eval_sources[name].task for name in pair}) > 1:
+            raise RunError(f'eval.seen.{pair[0]}: compare it with another source of its task, not with {pair[1]!r}')
+        if list(config.eval.seen.values()).count(pair[1]) > 1:
+            raise RunError(f'eval.seen: {pair[1]!r} can be compared with one source of training data, not with several')
     for name, members in config.eval.unions.items():
         where = f'eval.unions.{name}'
         if unknown := sorted(set(members) - set(config.eval_sources)):

@@ -40,13 +40,15 @@ class Rates:
 class Evaluation:
     """checkpoint: what --mode=eval reads: 'best', 'latest' or a step. head, tail: a class is head with more training
     labels than `head`, tail with fewer than `tail` (paper: 10,000 and 1,000). unions: {name: sources of boxes that are
-    scored together, too}, such as the two parts of AVA-Kinetics."""
+    scored together, too}, such as the two parts of AVA-Kinetics. seen: {source that is evaluated on training data: the
+    source that it is compared with}; by how much the first is better is logged as eval/<second>/gap/<metric>."""
 
     batch_size: int = 64
     checkpoint: str = 'latest'
     head: int = 10_000
     tail: int = 1_000
     unions: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
+    seen: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)

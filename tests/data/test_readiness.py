@@ -64,6 +64,13 @@ def test_shots_may_be_evaluated_themselves_and_held_out_ones_share_nothing(recta
     assert codes(readiness.quick(shots, held_out)) == [('video-in-two-sources', 'error')]
 
 
+def test_what_is_meant_to_be_of_training_data_may_be(rectangles):
+    records = rectangles.keyframes(6)
+    street, val = boxes(rectangles.folder, records[:4]), boxes(rectangles.folder, records[2:], train=False)
+    assert readiness.quick({'street': street}, {'other': val}, seen=('other',)) == []
+    assert codes(readiness.quick({'street': street}, {'other': val}, seen=('street',)))
+
+
 def test_tasks_of_other_classes_may_share_videos(rectangles):
     records = rectangles.keyframes(2)
     val = boxes(rectangles.folder, records, train=False, classes=(*CLASSES, 'run'))

@@ -80,7 +80,7 @@ class Run:
         self.evaluated.append(done)
         return {'eval/first/error': float(np.abs(now.params['backbone']['w'] - 1).sum())}
 
-    def go(self, **options):
+    def go(self, *, watch=loop.unwatched, **options):
         """The last state; raises what the loop raises."""
         params = {'backbone': {'w': jnp.zeros(3)}, 'heads_a': {'w': jnp.ones(())}, 'heads_b': {'w': jnp.ones(())}}
         partition = trainable.resolve((('.*', 1.0, False),), params)
@@ -106,6 +106,7 @@ class Run:
                 progress=writer.Progress(self.steps, first, stream=self.screen),
                 name_example=lambda number, i: f'{SOURCES[number][0]}/{i}.mp4',
                 why_broken=lambda number, i: 'cut off',
+                watch=watch,
             ).run(begin, {}, first)
 
     def lines(self):
@@ -134,6 +135,20 @@ def test_at_the_end_all_is_done_once(tmp_path, rhythm):
     run.go()
     assert [line['step'] for line in run.lines()] == [12, 12]
     assert run.evaluated == run.store.steps() == [12]
+
+
+def test_what_watches_sees_what_is_logged_and_its_warnings_are_kept(run, caplog):
+    shown = []
+
+    def watch(step, figures):
+        shown.append({'step': step, **figures})
+        return {'a/slow': f'slow at {step}'} if step == 8 or 'eval/first/error' in figures else {}
+
+    run.go(watch=watch)
+    assert shown == run.lines()
+    kept = [json.loads(line) for line in (run.workdir / 'warnings.jsonl').read_text().splitlines()]
+    assert kept == [{'step': at, 'sign': 'a/slow', 'text': f'slow at {at}'} for at in (6, 8, 12)]
+    assert [record.getMessage() for record in caplog.records] == [f'step {at}: slow at {at}' for at in (6, 8, 12)]
 
 
 def test_figures_are_averages_over_the_steps_since_the_last_line(tmp_path):

@@ -140,6 +140,22 @@ def test_split_and_merge_are_inverse():
         found.split({'backbone': params['backbone']})
 
 
+def test_what_trains_is_counted_by_kind_layer_by_layer_and_once():
+    found = trainable.resolve(HALF, tree(((0, 1), (2, 3))))
+    kinds = {'last': r'.*/block_03/.*', 'heads': r'heads_.*', 'biases': r'.*/bias'}
+    counts = found.by_kind(kinds)
+    assert list(counts) == ['last', 'heads', 'biases', 'other']
+    assert sum(counts.values()) == found.total(trainable=True)
+    sizes = {
+        name: int(np.prod(leaf.shape)) // len(leaf.names)
+        for leaf in found.leaves.values()
+        for name in leaf.names
+        if leaf.trainable
+    }
+    assert counts['last'] == sum(size for name, size in sizes.items() if '/block_03/' in name) > 0
+    assert counts['biases'] == sizes['backbone/spatial/block_02/bias'] > 0
+
+
 def test_overview_shows_what_trains():
     text = trainable.resolve(HALF, tree(((0, 1), (2, 3)))).overview()
     assert 'backbone/spatial/blocks_02_03/bias' in text

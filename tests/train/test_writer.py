@@ -47,6 +47,22 @@ def test_a_writer_that_is_not_enabled_leaves_no_trace(tmp_path):
     assert not (tmp_path / 'run').exists()
 
 
+def test_warnings_stand_in_a_file_that_is_there_only_if_there_were_some(tmp_path, caplog):
+    path = tmp_path / 'run' / 'warnings.jsonl'
+    with writer.Writer(tmp_path / 'run', enabled=True) as out:
+        out.warnings(3, {})
+        assert not path.exists()
+        out.warnings(4, {'ava/noise': 'too much – of it', 'identity': 'none'})
+        path.write_text(path.read_text() + '{"step": 5, "si')  # as a kill leaves it
+        out.warnings(np.int64(6), {'identity': 'again'})
+    expected = [(4, 'ava/noise', 'too much – of it'), (4, 'identity', 'none'), (6, 'identity', 'again')]
+    assert [tuple(line.values()) for line in lines(path)] == expected
+    assert caplog.messages == [f'step {step}: {text}' for step, _, text in expected]
+    with writer.Writer(tmp_path / 'other', enabled=False) as out:
+        out.warnings(1, {'identity': 'none'})
+    assert not (tmp_path / 'other').exists() and len(caplog.messages) == 3
+
+
 @pytest.mark.parametrize('value', [np.zeros(2), 'high', None])
 def test_a_value_that_is_no_number_is_refused_by_name(tmp_path, value):
     with writer.Writer(tmp_path, enabled=True) as out:

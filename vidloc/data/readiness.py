@@ -7,7 +7,7 @@ import concurrent.futures
 import dataclasses
 import functools
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 
@@ -37,7 +37,11 @@ class Looked:
 
 
 def quick(
-    training: Mapping[str, sources.Source], evaluated: Mapping[str, sources.Source], seed: int = 0
+    training: Mapping[str, sources.Source],
+    evaluated: Mapping[str, sources.Source],
+    seed: int = 0,
+    *,
+    seen: Collection[str] = (),
 ) -> list[Problem]:
     """Problems of opened sources {name: source}; errors are reasons not to train, warnings are worth a line.
 
@@ -46,9 +50,10 @@ def quick(
     them do; videos of training in an evaluation of all the shots of a draw, which is there to tell how well they were
     learned; videos of one name, or clips of one video, in training and evaluation; classes without a training example;
     clips of more frames a second than their videos have. seed: of the sample of a source's videos.
+    seen: names of evaluated sources that are of training data and meant to be.
     """
     listed = {id(source): _Listed.of(source) for source in (*training.values(), *evaluated.values())}
-    problems = _shared(training, evaluated, listed)
+    problems = _shared(training, {name: each for name, each in evaluated.items() if name not in seen}, listed)
     with concurrent.futures.ThreadPoolExecutor(THREADS) as pool:
         for group, opened in (('sources', training), ('eval_sources', evaluated)):
             for name, source in opened.items():

@@ -3,7 +3,7 @@
 import json
 import math
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 
@@ -25,6 +25,33 @@ def read_object(path: pathlib.Path) -> dict[str, Any]:
 def read_optional(path: pathlib.Path) -> dict[str, Any] | None:
     """The object of a file that may be absent."""
     return read_object(path) if path.exists() else None
+
+
+def read_lines(path: pathlib.Path, parse: Callable[[dict[str, Any]], Any], what: str) -> list:
+    """parse(object) of every line of a file that a run appends to. what: a line is, in an error.
+
+    A last line without its newline that is no whole object is left out: the run is writing it, or was killed there.
+    `parse` raises ValueError, TypeError or KeyError for an object that is none of what is wanted.
+    """
+    text = path.read_bytes().decode('utf-8', errors='replace')
+    lines, found = text.split('\n'), []
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            found.append(parse(json.loads(line)))
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            if number == len(lines):
+                break
+            raise RunError(f'{path}:{number}: no line of {what}; delete it.') from error
+    return found
+
+
+def whole(value: Any) -> int:
+    """A step. Raises ValueError for what is no whole number."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise ValueError('the step is no whole number')
+    return value
 
 
 def field(path: pathlib.Path, data: Mapping[str, Any], key: str, kind: type) -> Any:

@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from vidloc.annotations.records import AnnotationError
 from vidloc.report import (
     action_groups,
+    augmentation,
     classes,
     errors,
     findings,
@@ -87,7 +88,7 @@ def _page(run: Run, other: Run | None, folder: pathlib.Path) -> str:
         section, number = segments.shown(result, run, folder, number, twin, other)
         parts += [section, segments.reached(result, twin, named), segments.lost(result, twin, named)]
     parts.extend(_clips(result, _twin(result, other), other) for result in run.classifications)
-    parts.append(_curves(run, other))
+    parts += [augmentation.section(run), _curves(run, other)]
     parts.append(_about(run))
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
@@ -153,6 +154,8 @@ def _headline(run: Run) -> str:
                 f'({_times(*rest)}).'
             )
         size = f'{markup.count(result.keyframes)} keyframes'
+        if result.source in augmentation.seen(run):
+            size += ', which the run trained on'
         cards.append(_card(f'{result.source}: frame mAP@0.5', value, result.prior_map, baseline, f'{more} On {size}.'))
     cards.extend(_card(label, value, None, '', more) for label, value, more in map(segments.card, run.segments))
     for result in run.classifications:
@@ -307,12 +310,14 @@ def _curves(run: Run, other: Run | None) -> str:
     names = (run.name, other.workdir.name) if other is not None else ('', '')
 
     def figures(chosen: Sequence[str]) -> str:
-        drawn = (plots.curve(n, own[n], others.get(n, ()), names=names) for n in chosen)
-        return f'<div class="curves">{"".join(drawn)}</div>'
+        curves = (plots.curve(n, own[n], others.get(n, ()), names=names) for n in chosen)
+        return f'<div class="curves">{"".join(curves)}</div>'
 
     shown = [n for n in own if n.startswith('eval/') or n.rsplit('/', 1)[-1] in ('loss', 'rate', 'learning_rate')]
     shown.sort(key=lambda n: (n.startswith('eval/'), n.rsplit('/', 1)[-1] != 'loss'))
-    rest = [n for n in own if n not in shown]
+    # Beside a second run they are drawn again, with its lines.
+    drawn = augmentation.logged(tuple(own)) if other is None else set()
+    rest = [n for n in own if n not in shown and n not in drawn]
     key = ''
     if other is not None:
         key = (

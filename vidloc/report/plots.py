@@ -20,8 +20,8 @@ STRONG = 0.75
 # Scores below this are left out of a timeline; its table has them.
 LOWEST_DRAWN = 0.1
 
-_WIDTH, _HEIGHT = 360, 210
-_LEFT, _RIGHT, _TOP, _BOTTOM = 46, 10, 12, 26
+WIDTH, HEIGHT = 360, 210
+LEFT, RIGHT, TOP, BOTTOM = 46, 10, 12, 26
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,6 +114,45 @@ def _bar_table(entries, what, score, mark, grouped, other) -> str:
     return markup.table(headers, rows)
 
 
+@dataclasses.dataclass(frozen=True)
+class Axes:
+    """The frame of a small SVG over steps: from the first step to the last, from the lowest mark to the highest."""
+
+    first: int
+    last: int
+    ys: Sequence[float]
+
+    @classmethod
+    def around(cls, points: Sequence[tuple[int, float]]) -> 'Axes':
+        """Room for all of these points, at least one."""
+        steps, values = [step for step, _ in points], [value for _, value in points]
+        return cls(min(steps), max(steps), ticks(min(values), max(values)))
+
+    def place(self, step: float, value: float) -> tuple[float, float]:
+        """(x, y) in the SVG."""
+        across = (step - self.first) / (self.last - self.first) if self.last > self.first else 0.5
+        up = (value - self.ys[0]) / (self.ys[-1] - self.ys[0])
+        x = LEFT + across * (WIDTH - LEFT - RIGHT)
+        return round(x, 1), round(HEIGHT - BOTTOM - up * (HEIGHT - TOP - BOTTOM), 1)
+
+    def path(self, points: Sequence[tuple[int, float]]) -> str:
+        """The points of a polyline."""
+        return ' '.join('{},{}'.format(*self.place(*point)) for point in points)
+
+    def drawn(self) -> str:
+        """Lines and words of the frame."""
+        parts = []
+        for y in self.ys:
+            _, at = self.place(self.first, y)
+            parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{at}" y2="{at}"/>')
+            parts.append(f'<text class="tick" x="{LEFT - 6}" y="{at + 4}" text-anchor="end">{_tick(y)}</text>')
+        for step in _step_ticks(self.first, self.last):
+            at, _ = self.place(step, self.ys[0])
+            anchor = 'end' if at > WIDTH - 40 else 'middle'
+            parts.append(f'<text class="tick" x="{at}" y="{HEIGHT - 8}" text-anchor="{anchor}">{step}</text>')
+        return ''.join(parts)
+
+
 def curve(
     title: str,
     points: Sequence[tuple[int, float]],
@@ -136,36 +175,19 @@ def curve(
     shown, size = averaged(finite)
     shown_others, _ = averaged(finite_others)
     everything = [*shown, *shown_others]
-    ys = ticks(min(v for _, v in everything), max(v for _, v in everything))
-    low, high = ys[0], ys[-1]
-    first, last = min(s for s, _ in everything), max(s for s, _ in everything)
-
-    def place(step: float, value: float) -> tuple[float, float]:
-        across = (step - first) / (last - first) if last > first else 0.5
-        up = (value - low) / (high - low)
-        x = _LEFT + across * (_WIDTH - _LEFT - _RIGHT)
-        return round(x, 1), round(_HEIGHT - _BOTTOM - up * (_HEIGHT - _TOP - _BOTTOM), 1)
-
-    parts = []
-    for y in ys:
-        _, at = place(first, y)
-        parts.append(f'<line class="grid" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{at}" y2="{at}"/>')
-        parts.append(f'<text class="tick" x="{_LEFT - 6}" y="{at + 4}" text-anchor="end">{_tick(y)}</text>')
-    for step in _step_ticks(first, last):
-        at, _ = place(step, low)
-        anchor = 'end' if at > _WIDTH - 40 else 'middle'
-        parts.append(f'<text class="tick" x="{at}" y="{_HEIGHT - 8}" text-anchor="{anchor}">{step}</text>')
+    axes = Axes.around(everything)
+    parts = [axes.drawn()]
     for data, style in ((shown_others, 'line second'), (shown, 'line')):
-        path = ' '.join('{},{}'.format(*place(*point)) for point in data)
+        path = axes.path(data)
         if len(data) > 1:
             parts.append(f'<polyline class="{style}" points="{path}"/>')
         if 0 < len(data) <= 20:
-            dots = (place(*point) for point in data)
+            dots = (axes.place(*point) for point in data)
             parts.extend(f'<circle class="{style}" cx="{x}" cy="{y}" r="2.6"/>' for x, y in dots)
     end = shown[-1]
-    alt = f'{title} over steps {first} to {last}: starts at {shown[0][1]:.4g}, ends at {end[1]:.4g}'
+    alt = f'{title} over steps {axes.first} to {axes.last}: starts at {shown[0][1]:.4g}, ends at {end[1]:.4g}'
     svg = (
-        f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{markup.text(alt)}">'
+        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{markup.text(alt)}">'
         f'<title>{markup.text(alt)}</title>{"".join(parts)}</svg>'
     )
     note = f'Each point is the mean of up to {size} logged values.' if size > 1 else ''
@@ -179,9 +201,9 @@ def curve(
     return f'<figure class="curve">{caption}{svg}{final}{markup.details("Table", tables)}</figure>'
 
 
-def averaged(points: Sequence[tuple[int, float]]) -> tuple[list[tuple[int, float]], int]:
-    """At most CURVE_POINTS points, means of runs of neighbours at their last step; the length of a run."""
-    size = max(1, math.ceil(len(points) / CURVE_POINTS))
+def averaged(points: Sequence[tuple[int, float]], most: int = CURVE_POINTS) -> tuple[list[tuple[int, float]], int]:
+    """At most so many points, means of runs of neighbours at their last step; the length of a run."""
+    size = max(1, math.ceil(len(points) / most))
     runs = [points[i : i + size] for i in range(0, len(points), size)]
     return [(run[-1][0], math.fsum(value for _, value in run) / len(run)) for run in runs], size
 

@@ -1,6 +1,6 @@
 """A run on disk: config, metrics and evaluations of a workdir, read and checked.
 
-W/config.json is needed; W/metrics.jsonl (format: vidloc/train/writer.py), W/eval/<source>.json,
+W/config.json is needed; W/metrics.jsonl, W/warnings.jsonl (formats: vidloc/train/writer.py), W/eval/<source>.json,
 W/environment.json and W/model.json may be absent. Every fault is a RunError that names the file and what to do.
 """
 
@@ -101,6 +101,15 @@ class Classification:
 
 
 @dataclasses.dataclass(frozen=True)
+class Warned:
+    """What a run warned of while it trained: at which step, of what (`<task>/<sign>`), and in which words."""
+
+    step: int
+    sign: str
+    text: str
+
+
+@dataclasses.dataclass(frozen=True)
 class Union:
     """What a run measured on several sources of boxes together (kind `union`); members: their names."""
 
@@ -124,6 +133,7 @@ class Run:
     segments: tuple[Segments, ...]
     classifications: tuple[Classification, ...]
     unions: tuple[Union, ...]
+    warnings: tuple[Warned, ...]
     environment: Mapping[str, Any] | None
     model: Mapping[str, Any] | None
 
@@ -142,7 +152,7 @@ def read_run(workdir: str | os.PathLike) -> Run:
     config = fields.read_object(workdir / 'config.json')
     name = config['name'] if 'name' in config else workdir.resolve().name
     found = _results(workdir / 'eval')
-    metrics = workdir / 'metrics.jsonl'
+    metrics, warnings = workdir / 'metrics.jsonl', workdir / 'warnings.jsonl'
     return Run(
         workdir=workdir,
         name=str(name),
@@ -152,6 +162,7 @@ def read_run(workdir: str | os.PathLike) -> Run:
         segments=tuple(found['segments']),
         classifications=tuple(found['classification']),
         unions=tuple(found['union']),
+        warnings=tuple(read_warnings(warnings)) if warnings.exists() else (),
         environment=fields.read_optional(workdir / 'environment.json'),
         model=fields.read_optional(workdir / 'model.json'),
     )
@@ -191,27 +202,33 @@ def read_metrics(path: str | os.PathLike) -> list[dict[str, float]]:
       RunError: another line is not as vidloc/train/writer.py writes it.
       OSError: the file cannot be read.
     """
-    path = pathlib.Path(path)
-    text = path.read_bytes().decode('utf-8', errors='replace')
     steps: dict[int, dict[str, float]] = {}
-    lines = text.split('\n')
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        try:
-            entry = json.loads(line)
-            step = entry.pop('step')
-            values = {name: float(value) for name, value in entry.items()}
-            if isinstance(step, bool) or not isinstance(step, int):
-                raise ValueError('the step is no whole number')
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
-            if number == len(lines):
-                break
-            raise RunError(
-                f'{path}:{number}: no line of metrics (a JSON object with `step` and numbers); delete it.'
-            ) from error
+    lines = fields.read_lines(pathlib.Path(path), _figures, 'metrics (a JSON object with `step` and numbers)')
+    for step, values in lines:
         steps.setdefault(step, {'step': step}).update(values)
     return [steps[step] for step in sorted(steps)]
+
+
+def _figures(entry: dict[str, Any]) -> tuple[int, dict[str, float]]:
+    step = fields.whole(entry.pop('step'))
+    return step, {name: float(value) for name, value in entry.items()}
+
+
+def read_warnings(path: str | os.PathLike) -> list[Warned]:
+    """What a run warned of, in order of its steps; of a step and sign that occur twice the last line counts.
+
+    Raises:
+      RunError: a line is not as vidloc/train/writer.py writes it.
+      OSError: the file cannot be read.
+    """
+    what = 'warnings (a JSON object with `step`, `sign` and `text`)'
+    found = fields.read_lines(pathlib.Path(path), _warned, what)
+    last = {(warned.step, warned.sign): warned for warned in found}
+    return sorted(last.values(), key=lambda warned: warned.step)
+
+
+def _warned(entry: dict[str, Any]) -> Warned:
+    return Warned(fields.whole(entry['step']), str(entry['sign']), str(entry['text']))
 
 
 def series(metrics: tuple[Mapping[str, float], ...] | list[dict[str, float]]) -> dict[str, list[tuple]]:

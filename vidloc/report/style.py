@@ -101,6 +101,13 @@ polyline.line{fill:none;stroke:var(--accent);stroke-width:1.8;stroke-linejoin:ro
 circle.line{fill:var(--accent)}
 polyline.second{stroke:var(--second);stroke-dasharray:5 3}
 circle.second{fill:var(--card);stroke:var(--second);stroke-width:1.5}
+.curve .keys{margin:.1rem 0 .3rem;gap:2px 12px;font-size:.82rem}
+.many polyline{fill:none;stroke:var(--of);stroke-width:1.6;stroke-linejoin:round}
+.many circle,.swatch.of{fill:var(--of);background:var(--of)}
+.heat rect{fill:var(--shade)}
+.heat .ground{fill:var(--track)}
+.heat .grid{opacity:0}
+.swatch.shade{background:var(--shade)}
 .line-key{display:inline-block;width:26px;height:0;border-top:2px solid var(--accent)}
 .line-key.second{border-top:2px dashed var(--second)}
 details{margin:.5rem 0;font-size:.9rem}

@@ -56,6 +56,12 @@ class ActionDetection:
             each, logs = each + more, logs | told
         return base.LossOutput(sum=jnp.sum(each * present), logs=logs)
 
+    def base_rate_loss(self, share: np.ndarray) -> float:
+        """The training loss of predicting the share of each class, [C], for every box: no constant has less."""
+        targets = share * (1.0 - self.label_smoothing) + 0.5 * self.label_smoothing
+        yes, no = (np.clip(part, 1e-12, 1.0) for part in (targets, 1.0 - targets))
+        return float(-np.mean(targets * np.log(yes) + (1.0 - targets) * np.log(no)))
+
     def decode(self, outputs: jax.Array, batch: base.Batch) -> dict[str, jax.Array]:
         """scores [B, N, C] float32, boxes [B, N, 4] of the displayed frame, valid [B, N]."""
         return {

@@ -62,6 +62,11 @@ class Classification:
             each, logs = each + more, logs | told
         return base.LossOutput(sum=jnp.sum(each * valid), logs=logs)
 
+    def base_rate_loss(self, share: np.ndarray) -> float:
+        """The training loss of predicting the share of each class, [C], for every clip: no constant has less."""
+        targets = share * (1.0 - self.label_smoothing) + self.label_smoothing / len(share)
+        return float(-np.sum(targets * np.log(np.clip(targets, 1e-12, 1.0))))
+
     def decode(self, outputs: jax.Array, batch: base.Batch) -> dict[str, jax.Array]:
         """scores [B, 1, C] float32 probabilities, valid [B, 1]."""
         return {

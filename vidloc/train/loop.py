@@ -105,13 +105,20 @@ class Averages:
         return averages
 
 
+def unwatched(step: int, figures: Mapping[str, float]) -> Mapping[str, str]:
+    """For Fit.watch: nothing is warned of."""
+    del step, figures
+    return {}
+
+
 @dataclasses.dataclass
 class Fit:
     """Everything the loop works with; run() is the loop.
 
     train_step(state, frozen, {task: batch}) -> (state, metrics). batches: dicts as data.pipeline.train_batches gives.
     sources: (name, task) by number. place: a process's rows to the mesh. evaluate(state, step) -> figures.
-    name_example(source number, id) -> text; why_broken(source number, id) -> text.
+    name_example(source number, id) -> text; why_broken(source number, id) -> text. watch(step, figures) is shown all
+    figures that are logged, and gives {what is wrong: what to say of it}.
     """
 
     train_step: Callable[[Any, Any, Mapping[str, Any]], tuple[Any, Mapping[str, Any]]]
@@ -126,6 +133,7 @@ class Fit:
     progress: writer_lib.Progress
     name_example: Callable[[int, int], str]
     why_broken: Callable[[int, int], str]
+    watch: Callable[[int, Mapping[str, float]], Mapping[str, str]] = unwatched
 
     def run(self, state: state_lib.TrainState, frozen: Any, first_step: int) -> state_lib.TrainState:
         """Trains from first_step to total_steps and returns the last state.
@@ -159,14 +167,14 @@ class Fit:
                 last = done == self.total_steps
                 if _due(done, self.rhythm.log) or last:
                     self._settle(0)
-                    self.writer.scalars(done, self._averages.take())
+                    self._log(done, self._averages.take())
                 evaluated: dict[str, float] = {}
                 if _due(done, self.rhythm.evaluate) or last:
                     self._settle(0)
                     # Before the evaluation, which may take long or fail; the figures are added to it.
                     self.store.save(done, state, {})
                     evaluated = self.evaluate(state, done)
-                    self.writer.scalars(done, evaluated)
+                    self._log(done, evaluated)
                     self.writer.flush()
                 if evaluated or _due(done, self.rhythm.save) or last:
                     self._settle(0)
@@ -175,6 +183,13 @@ class Fit:
         self.store.wait()
         self.progress.close()
         return state
+
+    def _log(self, step: int, figures: Mapping[str, float]) -> None:
+        self.writer.scalars(step, figures)
+        warnings = self.watch(step, figures)
+        if warnings:
+            self.progress.close()
+            self.writer.warnings(step, warnings)
 
     def _settle(self, lag: int) -> None:
         """Fetches the results of all but the newest `lag` steps; raises Diverged at the first that is not finite."""

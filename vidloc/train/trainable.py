@@ -136,6 +136,15 @@ class Partition:
                 counts[rule.pattern] += _size(leaf) // len(leaf.rules) if rule.rate is not None else 0
         return counts
 
+    def by_kind(self, patterns: Mapping[str, str]) -> dict[str, int]:
+        """{kind: trainable parameters whose canonical names match its pattern, and none before it}, and 'other'."""
+        counts = dict.fromkeys((*patterns, 'other'), 0)
+        for leaf in self.leaves.values():
+            for name in leaf.names if leaf.trainable else ():
+                kind = next((kind for kind, pattern in patterns.items() if re.fullmatch(pattern, name)), 'other')
+                counts[kind] += _size(leaf) // len(leaf.names)
+        return counts
+
     def total(self, *, trainable: bool = False) -> int:
         """Number of parameters, all or only the trainable ones."""
         return sum(_size(leaf) for leaf in self.leaves.values() if leaf.trainable or not trainable)

@@ -1,13 +1,16 @@
-"""What a run says while it trains: W/metrics.jsonl, TensorBoard events, and a progress line.
+"""What a run says while it trains: W/metrics.jsonl, W/warnings.jsonl, TensorBoard events, and a progress line.
 
 metrics.jsonl holds one JSON object a line: `step` (int) and flat names such as `train/loss`, `train/ava/loss`
 or `eval/street/frame_map@0.5` (numbers). JSON has no NaN, so the three floats that are not finite are written
 as the strings "nan", "inf" and "-inf": a reader can tell them from a value that was never logged. The file is
 opened for append; a run that goes on from a checkpoint writes some steps again, and for each step and name
-the last line counts. vidloc/report/run.py reads this format; change both together.
+the last line counts. warnings.jsonl, which is there only if there was something to warn of, holds objects of `step`,
+`sign` (what is wrong) and `text`, of which the same is true. vidloc/report/run.py reads these formats; change both
+together.
 """
 
 import json
+import logging
 import math
 import os
 import pathlib
@@ -19,6 +22,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, TextIO
 
 METRICS_FILE = 'metrics.jsonl'
+WARNINGS_FILE = 'warnings.jsonl'
 TENSORBOARD_FOLDER = 'tensorboard'
 
 # A tail longer than this without a newline is no line of ours.
@@ -42,7 +46,7 @@ class Writer:
 
         workdir = pathlib.Path(workdir)
         workdir.mkdir(parents=True, exist_ok=True)
-        path = workdir / METRICS_FILE
+        path, self._warnings = workdir / METRICS_FILE, workdir / WARNINGS_FILE
         mend(path)
         self._file = path.open('a', encoding='utf-8')
         self._events = tensorboardX.SummaryWriter(str(workdir / TENSORBOARD_FOLDER))
@@ -61,6 +65,18 @@ class Writer:
         self._file.flush()
         for name, number in numbers.items():
             self._events.add_scalar(name, number, step)
+
+    def warnings(self, step: int, warnings: Mapping[str, str]) -> None:
+        """Logs each of `warnings` ({what is wrong: what to say of it}) and keeps it, in a line and in TensorBoard."""
+        if self._file is None or not warnings:
+            return
+        # They are few: the file is opened for each, and is not there while there are none.
+        mend(self._warnings)
+        with self._warnings.open('a', encoding='utf-8') as file:
+            for sign, text in warnings.items():
+                logging.warning('step %d: %s', step, text)
+                file.write(json.dumps({'step': int(step), 'sign': sign, 'text': text}, ensure_ascii=False) + '\n')
+                self._events.add_text(f'warnings/{sign}', text, step)
 
     def text(self, name: str, text: str) -> None:
         """Shows `text` in TensorBoard under `name` (a parameter table, the config)."""
