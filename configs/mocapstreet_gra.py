@@ -183,7 +183,12 @@ def _few_shots(asked: few_shot.Request, root: pathlib.Path):
         schedule={'rate': 1e-2, 'warmup_steps': max(1, steps // 10)},
         train={'steps': steps, 'clip_norm': 1.0, 'log_odds_bias': True},
         precision={'unroll': 1 if tiny else 8},
-        eval={'batch_size': 32, 'head': 40 if tiny else 1000, 'tail': 15 if tiny else 300},
+        eval={
+            'batch_size': 32,
+            'head': 40 if tiny else 1000,
+            'tail': 15 if tiny else 300,
+            'seen': {'seen': 'street'} if counts['shots'] else {},
+        },
         log={'log': 2 if tiny else 25, 'save': 0},
         hint=_hint(root, tiny),
     )

@@ -63,6 +63,7 @@ MAY = {
         'inference',
     },
     'recipes': {'config', 'train.trainable'},
+    'few_shot': {'config', 'train.trainable'},
     'inference': {
         'inference', 'build', 'config', 'settings', 'workdir', 'transfer', 'trained', 'ops', 'annotations', 'data',
         'models', 'tasks', 'checkpoints', 'train',
