@@ -142,6 +142,8 @@ def test_a_model_adapted_by_peft_and_ours_by_way_of_files(kind, video, tmp_path)
     np.testing.assert_allclose(merged_logits, logits, atol=1e-5, rtol=1e-5)
     np.testing.assert_allclose(merged_tokens, tokens, atol=1e-5, rtol=1e-5)
 
+    if kind == 'vivit_joint' and not hasattr(public.vivit, 'layers'):
+        pytest.skip('this release of transformers calls the modules of ViViT otherwise')
     # Ours -> theirs: other numbers under the same names.
     rng = np.random.default_rng(2)
     params = {name: rng.normal(0, 0.3, value.shape).astype(np.float32) for name, value in given.params.items()}
