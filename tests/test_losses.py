@@ -108,3 +108,64 @@ def test_diou_1d_of_segments_without_length_has_finite_gradients():
         assert jnp.isfinite(value)
         assert float(jnp.abs(gradient).max()) < 10
     assert float(losses.diou_1d(zero, zero)[0]) == 1.0
+
+
+def test_entropies_are_those_of_the_probabilities():
+    logits = np.random.default_rng(0).normal(size=(5, 4)) * 3
+    p = 1 / (1 + np.exp(-logits))
+    many = -p * np.log(p) - (1 - p) * np.log1p(-p)
+    p = np.exp(logits) / np.exp(logits).sum(axis=-1, keepdims=True)
+    one = -np.sum(p * np.log(p), axis=-1)
+    for function, want in ((losses.sigmoid_entropy, many), (losses.softmax_entropy, one)):
+        for each in (function, jax.jit(function)):
+            np.testing.assert_allclose(each(jnp.array(logits)), want, atol=1e-6)
+
+
+@jax.jit
+def entropies(logits):
+    return losses.sigmoid_entropy(logits).sum() + losses.softmax_entropy(logits).sum()
+
+
+def test_entropies_are_finite_far_out():
+    value, slope = jax.value_and_grad(entropies)(jnp.array([[-1e4, 1e4, 80.0, 0.0]]))
+    assert float(value) == pytest.approx(np.log(2)) and np.all(np.isfinite(slope))
+
+
+WEIGHTS = jax.jit(losses.group_relative_weights)
+
+
+def test_weights_of_copies_are_gaussians_of_their_standing_in_the_group():
+    d = np.random.default_rng(0).gamma(2.0, size=(6, 50))
+    z = (d - d.mean(axis=0)) / (d.std(axis=0) + 1e-6)
+    for weights in (losses.group_relative_weights, WEIGHTS):
+        found = np.asarray(weights(jnp.array(d), 0.7))
+        np.testing.assert_allclose(found, np.exp(-(z**2) / (2 * 0.7**2)), rtol=1e-4)
+    assert np.all((found > 0) & (found <= 1))
+
+
+def test_a_copy_alone_and_copies_that_are_alike_weigh_one():
+    some = jnp.array([[0.0, 1e-8, 0.3, 7.0]])
+    np.testing.assert_array_equal(WEIGHTS(some, 1.0), 1.0)
+    # A mean of five would be rounded, and all of them be on one side of it.
+    np.testing.assert_array_equal(WEIGHTS(jnp.tile(some, (5, 1)), 0.5), 1.0)
+
+
+def test_weights_see_no_scale_or_shift_and_a_large_sensitivity_makes_all_of_them_one():
+    d = jnp.array(np.random.default_rng(0).gamma(2.0, size=(5, 20)))
+    np.testing.assert_allclose(WEIGHTS(3.5 * d + 2.0, 1.0), WEIGHTS(d, 1.0), rtol=1e-4)
+    assert float(jnp.min(WEIGHTS(d, 1e4))) > 1 - 1e-6
+    assert float(jnp.min(WEIGHTS(d, 1.0))) < 0.5
+
+
+def test_weights_are_above_zero_however_small_the_sensitivity():
+    """exp of a very negative number is 0 in float32, and sums of weights are divided by."""
+    found = WEIGHTS(jnp.array([[1.0], [2.0]]), 1e-3)
+    assert np.all(found > 0) and np.all(found < 1e-10)
+    np.testing.assert_allclose(found / found.sum(axis=0), 0.5)
+
+
+def test_no_gradient_passes_through_weights():
+    d = jnp.array(np.random.default_rng(0).gamma(2.0, size=(5, 3)))
+    assert not np.any(jax.grad(lambda d: WEIGHTS(d, 1.0).sum())(d))
+    alike = jax.grad(lambda d: jnp.sum(WEIGHTS(d, 1.0) * d))(jnp.ones((4, 2)))
+    np.testing.assert_array_equal(alike, 1.0)

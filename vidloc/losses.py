@@ -4,6 +4,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+# Of the weights of copies: above the least numbers of float32, which products with them would leave.
+LEAST = 1e-20
+
 
 def sigmoid_cross_entropy(
     logits: Float[Array, '*shape'], targets: Float[Array, '*shape'], *, label_smoothing: float = 0.0
@@ -49,12 +52,14 @@ def group_relative_weights(
 
     exp(-z^2 / (2 sensitivity^2)), z the copy's divergence from the original sample relative to those of the N copies of
     the sample: (d - mean) / (std + eps), with the population's deviation (Patel et al. 2025, section 3.4; the
-    deviation, eps and the stopped gradient are our reading). Copies that are all alike weigh 1.
+    deviation, eps and the stopped gradient are our reading). Copies that are all alike weigh 1; none weighs less than
+    LEAST, so that a sum of weights can be divided by.
     """
     divergence = jax.lax.stop_gradient(divergence.astype(jnp.float32))
-    centred = divergence - jnp.mean(divergence, axis=0)
-    z = centred / (jnp.std(divergence, axis=0) + eps)
-    return jnp.exp(-jnp.square(z) / (2.0 * jnp.square(sensitivity)))
+    # From the first, so that of copies that are all alike nothing is left, where a mean is rounded.
+    divergence = divergence - divergence[:1]
+    z = (divergence - jnp.mean(divergence, axis=0)) / (jnp.std(divergence, axis=0) + eps)
+    return jnp.maximum(jnp.exp(-0.5 * jnp.square(z / sensitivity)), LEAST)
 
 
 def sigmoid_focal(

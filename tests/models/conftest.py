@@ -1,8 +1,34 @@
-"""Gradients against an independent forward, which several families share."""
+"""Gradients against an independent forward, which several families share, and the families at toy size."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
+
+from vidloc.models import internvideo2, videomae, vivit, vivit_joint, vjepa2
+
+SIZE = {'width': 16, 'mlp': 24, 'heads': 2, 'patch': (4, 4), 'tubelet': 2}
+GRID = {'grid': (2, 2, 2)}
+
+
+@pytest.fixture(scope='session')
+def families():
+    """{family: a backbone of it, of few layers}, for videos of 4 frames of 8 x 8 pixels."""
+    return {
+        'vivit': vivit.ViViT(**SIZE, **GRID, spatial_layers=2, temporal_layers=2),
+        'vivit on rois': vivit.ViViT(**SIZE, **GRID, spatial_layers=2, temporal_layers=1, cls=True, temporal_on='rois'),
+        'vivit_joint': vivit_joint.JointViViT(**SIZE, **GRID, layers=3),
+        'videomae': videomae.VideoMAE(**SIZE, **GRID, layers=3, layer_scale=0.5, final_norm=True),
+        'vjepa2': vjepa2.VJepa2(**SIZE, layers=3),
+        'internvideo2': internvideo2.InternVideo2(**SIZE, **GRID, layers=3, layer_scale=0.5),
+    }
+
+
+@pytest.fixture(scope='session')
+def clips():
+    """Two videos for them, and which frames are real: the second video ends in padding."""
+    video = jax.random.normal(jax.random.key(0), (2, 4, 8, 8, 3))
+    return video, jnp.array([[True] * 4, [True, True, False, False]])
 
 
 @pytest.fixture(scope='session')

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vidloc.models import classification_head, localizer, preprocess, roi_head, vivit
+from vidloc.models import classification_head, film, localizer, lora, preprocess, roi_head, vivit
 
 BACKBONE = vivit.ViViT(
     width=8, mlp=16, heads=2, spatial_layers=1, temporal_layers=1, grid=(2, 2, 3), patch=(4, 4), tubelet=2
@@ -113,3 +113,114 @@ def test_unknown_and_missing_tasks_are_refused():
         model.apply({'params': {}}, {'ava': batches['street']}, train=False)
     with pytest.raises(ValueError, match='missing: studio'):
         localizer.init(model, jax.random.key(0), {'street': batches['street']})
+
+
+COPIES = 3
+# Behind the layer of the spatial encoder; LoRA is on that of the temporal one.
+FILM = film.Film(8, count=COPIES, after=0, embedding=4, std=0.2)
+
+
+def _adapted(teacher='original', temporal='mean', **changes):
+    model = _model(temporal, lora=lora.Lora(rank=2, layers=(1, 1)), **changes)
+    return model.clone(film=FILM.clone(teacher=teacher))
+
+
+def _random(model):
+    shapes = jax.eval_shape(lambda: _start(model))
+    rng = np.random.default_rng(0)
+    return jax.tree.map(lambda leaf: rng.normal(0, 0.3, leaf.shape).astype(np.float32), shapes)
+
+
+def _persons():
+    """Two examples whose boxes differ; the second has one person and a filler."""
+    batches = _batches()
+    boxes = jnp.array([[[0.1, 0.2, 0.7, 0.9], [0.5, 0, 1, 0.5]], [[0.4, 0.4, 0.9, 0.8], [0, 0, 0, 0]]])
+    return {'street': batches['street'] | {'boxes': boxes}, 'studio': batches['studio']}
+
+
+def _zeroed(params, *names):
+    return jax.tree_util.tree_map_with_path(
+        lambda path, leaf: 0 * leaf if any(part.key in names for part in path) else leaf, params
+    )
+
+
+@pytest.fixture(scope='module')
+def augmented():
+    """(parameters, compiled training pass, outputs without copies in training, both models' outputs in evaluation)"""
+    model, batches = _adapted(), _persons()
+    plain = model.clone(film=None)
+    params = _random(model)
+    others = {name: tree for name, tree in params.items() if name != 'film'}
+    run = jax.jit(lambda params: model.apply({'params': params}, batches, train=True))
+
+    @jax.jit
+    def alone(params, others):
+        trained = plain.apply({'params': others}, batches, train=True)
+        return trained, [
+            each.apply({'params': tree}, batches, train=False) for each, tree in ((plain, others), (model, params))
+        ]
+
+    return params, run, *alone(params, others)
+
+
+def test_originals_are_what_they_are_without_copies(augmented):
+    params, run, alone, (evaluated, shown) = augmented
+    found = run(params)
+    for task, shape in {'street': (2, 2, 3), 'studio': (2, 4)}.items():
+        each = found[task]
+        assert each.original.shape == shape and each.copies.shape == (COPIES, *shape)
+        assert each.gamma.shape == each.beta.shape == (1, COPIES, 8) and each.teacher is None
+        np.testing.assert_allclose(each.original, alone[task], rtol=1e-5, atol=1e-5)
+        assert all(np.abs(copy - each.original).max() > 0.01 for copy in each.copies)
+        # At test time there are no copies.
+        np.testing.assert_array_equal(shown[task], evaluated[task])
+
+
+def test_copies_that_change_nothing_have_the_boxes_of_their_example(augmented):
+    params, run, *_ = augmented
+    found = run(params | {'film': _zeroed(params['film'], 'generator')})
+    for task in ('street', 'studio'):
+        for copy in found[task].copies:
+            np.testing.assert_array_equal(copy, found[task].original)
+    assert np.abs(found['street'].original[0] - found['street'].original[1]).max() > 0.01
+
+
+def test_rows_of_the_table_are_copies(augmented):
+    params, run, *_ = augmented
+    order = np.array([2, 0, 1])
+    turned = params | {'film': params['film'] | {'table': params['film']['table'][order]}}
+    before, after = run(params), run(turned)
+    for task in ('street', 'studio'):
+        np.testing.assert_allclose(after[task].copies, before[task].copies[order], rtol=1e-5, atol=1e-5)
+        np.testing.assert_allclose(after[task].original, before[task].original, rtol=1e-5, atol=1e-5)
+
+
+def test_the_unadapted_teacher_is_the_model_with_lora_at_zero_and_without_dropout():
+    """Of the same pixels, and where the head runs a part of the backbone, too. No gradient passes."""
+    fields = {'temporal': 'encoder', 'temporal_on': 'rois', 'cls': True}
+    model = _adapted('unadapted', dropout=0.2, **fields)
+    quiet = _adapted('original', **fields).clone(film=None)
+    params, batches = _random(model), {'street': _persons()['street']}
+
+    @jax.jit
+    def run(params, without):
+        def taught(params):
+            rngs = {'dropout': jax.random.key(0)}
+            found = model.apply({'params': params}, batches, train=True, rngs=rngs)['street']
+            return jnp.sum(found.teacher**2), found
+
+        (_, found), slope = jax.value_and_grad(taught, has_aux=True)(params)
+        return found, slope, quiet.apply({'params': without}, batches, train=True)['street']
+
+    without = _zeroed({name: tree for name, tree in params.items() if name != 'film'}, 'lora_b')
+    found, slope, want = run(params, without)
+    np.testing.assert_allclose(found.teacher, want, rtol=1e-5, atol=1e-5)
+    assert np.abs(found.teacher - found.original).max() > 0.01
+    assert not any(np.any(leaf) for leaf in jax.tree.leaves(slope))
+
+
+def test_copies_need_a_video():
+    batch = {'features': None, 'boxes': jnp.zeros((2, 1, 4))}
+    told = "task 'street': features are augmented inside the backbone, which needs a video"
+    with pytest.raises(ValueError, match=told):
+        _adapted().apply({'params': {}}, {'street': batch}, train=True)

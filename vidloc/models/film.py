@@ -15,6 +15,8 @@ from jaxtyping import Array, Float
 
 from vidloc.models import dense
 
+TEACHERS = ('original', 'unadapted')
+
 
 @dataclasses.dataclass(frozen=True)
 class Copies:
@@ -42,8 +44,10 @@ class Copies:
     def augment(self, x: Float[Array, 'M T D'], examples: int) -> Float[Array, '_ T D']:
         """M sequences, those of each of the examples side by side -> M (1 + N)."""
         tokens = x.reshape(examples, 1, -1, *x.shape[1:])  # [E, 1, M / E, T, D]
-        gamma, beta = (part[:, :, None, None].astype(x.dtype) for part in (self.gamma, self.beta))  # [E, N, 1, 1, D]
-        return jnp.concatenate([tokens, gamma * tokens + beta], axis=1).reshape(-1, *x.shape[1:])
+        gamma, beta = (part[:, :, None, None] for part in (self.gamma, self.beta))  # [E, N, 1, 1, D]
+        # In float32: near 1, numbers of 16 bits are further apart than the first gammas are from 1.
+        changed = (gamma * tokens.astype(jnp.float32) + beta).astype(x.dtype)
+        return jnp.concatenate([tokens, changed], axis=1).reshape(-1, *x.shape[1:])
 
     def repeat(self, rows: jax.Array, examples: int) -> jax.Array:
         """What the copies share with their example: [M, ...] -> [M (1 + N), ...], in the order of `augment`."""
@@ -82,8 +86,8 @@ def told_apart(outputs: Any, copies: Copies, teacher: Any = None) -> Augmented:
 class Film(nn.Module):
     """N learned changes: an embedding each, and a generator of (gamma - 1, beta) from it.
 
-    count: N. after: the layer of the backbone, counted through all its stacks, behind which the copies are made; below
-    0: just in front of the first layer with LoRA. embedding: width of the table. hidden: of a layer with a GELU in the
+    count: N. after: the layer of the backbone, counted through all its stacks, behind which the copies are made; -1:
+    just in front of the first layer with LoRA. embedding: width of the table. hidden: of a layer with a GELU in the
     generator; 0: there is none, the generator is one linear map. std: the last kernel of the generator starts normal
     with this deviation and its bias at 0, so that gamma is about 1 and beta about 0 at the start.
     teacher: 'original', the examples in the model as it is, or 'unadapted', in the backbone without LoRA (a forward
@@ -99,7 +103,11 @@ class Film(nn.Module):
     teacher: str = 'original'
 
     def setup(self):
-        check(self.count, self.teacher)
+        check(self)
+        if self.embedding < 1 or self.hidden < 0:
+            raise ValueError(
+                f'film.embedding {self.embedding} must be at least 1, film.hidden {self.hidden} at least 0'
+            )
         self.table = self.param('table', nn.initializers.normal(1.0), (self.count, self.embedding))
         inputs = self.embedding
         if self.hidden:
@@ -128,7 +136,7 @@ class Noise(nn.Module):
     teacher: str = 'original'
 
     def setup(self):
-        check(self.count, self.teacher)
+        check(self)
 
     def __call__(self, examples: int) -> Copies:
         """Draws from the stream 'dropout'; without it, as in initialisation, nothing is changed."""
@@ -139,12 +147,13 @@ class Noise(nn.Module):
         return Copies(self.after, 1.0 + delta, beta)
 
 
-TEACHERS = ('original', 'unadapted')
-
-
-def check(count: int, teacher: str) -> None:
+def check(kind: Film | Noise) -> None:
     """Raises ValueError for what no kind of augmentation can be."""
-    if count < 1:
-        raise ValueError(f"film.count is {count}; it must be at least 1, or film.kind 'none'")
-    if teacher not in TEACHERS:
-        raise ValueError(f'film.teacher is {teacher!r}; it must be one of {", ".join(TEACHERS)}')
+    if kind.count < 1:
+        raise ValueError(f"film.count is {kind.count}; it must be at least 1, or film.kind 'none'")
+    if kind.after < -1:
+        raise ValueError(f'film.after is {kind.after}; it must be a layer or -1, in front of the first with LoRA')
+    if kind.std < 0:
+        raise ValueError(f'film.std is {kind.std}; it must be at least 0')
+    if kind.teacher not in TEACHERS:
+        raise ValueError(f'film.teacher is {kind.teacher!r}; it must be one of {", ".join(TEACHERS)}')

@@ -202,10 +202,12 @@ class Stack(nn.Module):
 
         film: behind its layer there are M (1 + N) sequences, of as many times the examples. Segments that `tap` takes
         whole, or not at all, and that end where `film` has its layer, are not copied. The other arguments are those of
-        Block. Raises ValueError for a tap that is no layer, and for taps beside `film`.
+        Block. Raises ValueError for a tap or a layer of `film` that does not exist, and for taps beside `film`.
         """
         if wrong := [i for i in (*taps, *(tap.layers if tap else ())) if not 0 <= i < self.layers]:
             raise ValueError(f'taps {wrong}: the layers are 0 to {self.layers - 1}')
+        if film and not 0 <= film.after < self.layers:
+            raise ValueError(f'film behind layer {film.after}: the layers are 0 to {self.layers - 1}')
         if film and (taps or tap):
             raise ValueError('layers cannot be tapped where features are augmented: there are more behind than before')
         examples = examples or len(x)

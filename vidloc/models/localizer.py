@@ -54,23 +54,30 @@ class Localizer(nn.Module):
 
     def _augmented(self, task: str, batch: Batch, *, train: bool) -> film_lib.Augmented:
         """A head's outputs of the examples and their copies, which share all but the features."""
-        examples = len(batch['example_valid'])
+        if 'video' not in batch:
+            raise ValueError(f'task {task!r}: features are augmented inside the backbone, which needs a video')
+        examples = len(batch['video'])
         copies = self.film(examples)
         rows = {name: value for name, value in batch.items() if name not in ('video', 'frame_valid')}
         repeated = {name: copies.repeat(value, examples) for name, value in rows.items()}
         outputs = self.heads[task](self._shown(batch, train=train, film=copies), repeated, train=train)
-        teacher = None
-        if self.film.teacher == 'unadapted':
-            teacher = self.heads[task](self._unadapted(batch), rows, train=False)
-        return film_lib.told_apart(outputs, copies, jax.lax.stop_gradient(teacher))
+        teacher = self._unadapted(task, batch) if self.film.teacher == 'unadapted' else None
+        return film_lib.told_apart(outputs, copies, teacher)
 
-    def _unadapted(self, batch: Batch) -> features.Features:
-        """The features of a video from the backbone as it is without its LoRA, in evaluation."""
-        flat = traverse_util.flatten_dict(self.backbone.variables['params'])
-        zeroed = {path: jnp.zeros_like(x) if path[-1] in lora_lib.LEAVES else x for path, x in flat.items()}
-        params = traverse_util.unflatten_dict(zeroed)
+    def _unadapted(self, task: str, batch: Batch) -> Any:
+        """A head's outputs with the backbone as it is without its LoRA, in evaluation; no gradient passes."""
+        flat = traverse_util.flatten_dict(jax.lax.stop_gradient(self.variables['params']))
+        adapted = {path for path in flat if path[0] == 'backbone' and path[-1] in lora_lib.LEAVES}
+        params = traverse_util.unflatten_dict(
+            {path: jnp.zeros_like(x) if path in adapted else x for path, x in flat.items()}
+        )
+        # The whole model, not the backbone alone, of which a head may have a part.
+        return self.clone(parent=None).apply({'params': params}, task, batch, method='_judged')
+
+    def _judged(self, task: str, batch: Batch) -> Any:
+        """A head's outputs in evaluation, of a video as it is in training."""
         video = self.preprocess(batch['video'], batch['frame_valid'], batch['seed'], train=True)
-        return self.backbone.clone(parent=None).apply({'params': params}, video, batch['frame_valid'], train=False)
+        return self.heads[task](self.backbone(video, batch['frame_valid'], train=False), batch, train=False)
 
     def _shown(self, batch: Batch, *, train: bool, film: film_lib.Copies | None = None) -> features.Features:
         """The features of a video that the backbone sees as a whole."""

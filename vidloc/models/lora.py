@@ -33,7 +33,7 @@ class Lora:
     dropout_on: str = 'input'
     on: tuple[str, ...] = ('query', 'value')
     where: tuple[str, ...] = ('backbone',)
-    layers: tuple[int, int] = (0, -1)
+    layers: tuple[int, ...] = (0, -1)
 
     def __post_init__(self):
         for field, known in (('on', LAYERS), ('where', PLACES)):
@@ -43,6 +43,8 @@ class Lora:
             raise ValueError(f'lora.dropout_on is {self.dropout_on!r}; it must be one of {", ".join(DROPOUTS)}')
         if self.rank < 0 or not 0 <= self.dropout < 1:
             raise ValueError(f'lora.rank {self.rank} must be at least 0, lora.dropout {self.dropout} in [0, 1)')
+        if len(self.layers) != 2:
+            raise ValueError(f'lora.layers is {self.layers}; it must be the first and the last layer, such as (0, -1)')
         if self.rank and not (self.on and self.where):
             raise ValueError('lora.rank is set, but lora.on or lora.where names nothing to adapt')
 
@@ -97,16 +99,16 @@ def merged(params: Mapping[str, np.ndarray], lora: Lora) -> dict[str, np.ndarray
     """{canonical name: array} with LoRA -> the same without: every kernel with its change added, in float32.
 
     The result gives the outputs that the model with the change gives in evaluation. Raises ValueError where a change
-    has no kernel.
+    has no kernel or one of its two parts alone, or is of another rank, whose scale would be another one.
     """
-    plain = {name: value for name, value in params.items() if not name.endswith(LEAVES)}
-    for name, a in params.items():
-        if not name.endswith(LEAVES[0]):
-            continue
-        owner = name.removesuffix(LEAVES[0])
-        if f'{owner}kernel' not in plain or f'{owner}{LEAVES[1]}' not in params:
-            raise ValueError(f'{name} has no {owner}kernel or no {owner}{LEAVES[1]} beside it')
-        kernel = np.asarray(plain[f'{owner}kernel'], np.float32)
-        change = lora.scale * (np.asarray(a, np.float64) @ np.asarray(params[f'{owner}{LEAVES[1]}'], np.float64))
-        plain[f'{owner}kernel'] = (kernel + change.reshape(kernel.shape)).astype(np.float32)
+    plain = {name: value for name, value in params.items() if name.rpartition('/')[2] not in LEAVES}
+    for owner in sorted({name.rpartition('/')[0] for name in params.keys() - plain.keys()}):
+        if missing := [f'{owner}/{leaf}' for leaf in ('kernel', *LEAVES) if f'{owner}/{leaf}' not in params]:
+            raise ValueError(f'the LoRA of {owner} cannot be merged: there is no {", ".join(missing)}')
+        kernel = np.asarray(plain[f'{owner}/kernel'], np.float32)
+        a, b = (np.asarray(params[f'{owner}/{leaf}'], np.float64) for leaf in LEAVES)
+        if a.shape[1] != lora.rank:
+            raise ValueError(f'the LoRA of {owner} has rank {a.shape[1]}, not {lora.rank}')
+        change = lora.scale * (a @ b)
+        plain[f'{owner}/kernel'] = (kernel + change.reshape(kernel.shape)).astype(np.float32)
     return plain

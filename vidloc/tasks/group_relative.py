@@ -46,10 +46,12 @@ class GroupRelative:
     training.
 
     copies: times the loss of the copies against the labels, weighted. weighting: 'group'
-      (losses.group_relative_weights) or 'none', all copies count 1. sensitivity: s of the weights; large: all near 1.
-      normalize: divide by the sum of the weights of a sample's copies, not by their number. eps: beside the deviation
-    in the weights. distillation: times the mean distance of the copies from the teacher. distance: 'cross_entropy' to
-      the teacher's probabilities, or 'kl', which is that less their entropy (the same gradient and weights).
+      (losses.group_relative_weights, by the distance from the example itself) or 'none', all copies count 1.
+      sensitivity: s of the weights; large: all near 1. eps: beside the deviation in them. normalize: divide by the sum
+      of the weights of a sample's copies, not by their number.
+    distillation: times the mean distance of the copies from the teacher (film.Film.teacher). distance:
+      'cross_entropy' to the teacher's probabilities, or 'kl', which is that less their entropy (the same gradient and
+      weights).
     entropy: times the mean entropy of the copies' predictions; below 0 it is made large in place of small.
     """
 
