@@ -36,8 +36,9 @@ def test_the_config_of_an_earlier_version_gets_what_came_later(tmp_path):
     """Sections and fields that it does not have stand at their defaults: it can be opened, and gone on with."""
     given = config.load(f'{TINY}:{tmp_path},street,unscored')
     early = json.loads(workdir_lib.as_json(given))
-    for section in ('side', 'clips'):
+    for section in ('side', 'clips', 'film', 'lora'):
         del early[section]
+    del early['tasks']['street']['group']
     for section, field in (('precision', 'frozen'), ('schedule', 'warmup_from_zero'), ('log', 'gradient_norm')):
         del early[section][field]
     completed = build.completed(early)
@@ -46,6 +47,10 @@ def test_the_config_of_an_earlier_version_gets_what_came_later(tmp_path):
     assert build.experiment(completed).partition.total() == experiment.partition.total()
     (tmp_path / 'config.json').write_text(json.dumps(early))
     workdir_lib.check(tmp_path, given, experiment, {})
+    given.lora.rank = 2
+    with pytest.raises(RunError, match=r'lora\.rank: 0 there, 2 now'):
+        workdir_lib.check(tmp_path, given, experiment, {})
+    given.lora.rank = 0
     early['precision']['compute'] = 'bfloat16'
     (tmp_path / 'config.json').write_text(json.dumps(early))
     with pytest.raises(RunError, match=r"precision\.compute: 'bfloat16' there, 'float32' now"):

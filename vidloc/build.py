@@ -372,6 +372,7 @@ def experiment(config: ml_collections.ConfigDict) -> Experiment:
         tasks, model = _model(config, _parted(model))
         batches = abstract_batches(config, tasks)
         params = _abstract_params(model, batches)
+        _check_lora(config, params)
         table = trainable.keeping(table, params, texts.leaves(config).values())
         segments = trainable.boundaries(table, params)
         tasks, model = _model(config, segments)
@@ -383,10 +384,8 @@ def experiment(config: ml_collections.ConfigDict) -> Experiment:
                 f'side={config.side.kind!r} leaves the backbone as it is; the table `trainable` must freeze it: '
                 "begin it with ('backbone/.*', None, False)"
             )
-        if config.lora.rank and not any(name.endswith(lora.LEAVES) for name in partition.leaves):
-            raise ConfigError(
-                f'lora.where={config_lib.plain(config.lora.where)}: none of it has blocks with {config.lora.on}'
-            )
+        if model.film is not None:
+            _train_once(model, params, batches)
     except (ValueError, TypeError) as error:
         raise ConfigError(f'config {config.name!r} cannot be built: {error}') from error
     return Experiment(config, model, tasks, batches, params, partition, segments)
@@ -394,6 +393,22 @@ def experiment(config: ml_collections.ConfigDict) -> Experiment:
 
 def _abstract_params(model: localizer.Localizer, batches: Mapping[str, Any]) -> Any:
     return jax.eval_shape(lambda key: localizer.init(model, key, batches), jax.random.key(0))
+
+
+def _check_lora(config: ml_collections.ConfigDict, params: Any) -> None:
+    """Raises ConfigError if there is nothing that LoRA would be on."""
+    if config.lora.rank and not any(path[-1] in lora.LEAVES for path in traverse_util.flatten_dict(params)):
+        where, names = (config_lib.plain(config.lora[field]) for field in ('where', 'on'))
+        raise ConfigError(f'lora.where={where}: none of it has blocks with {names}')
+
+
+def _train_once(model: localizer.Localizer, params: Any, batches: Mapping[str, Any]) -> None:
+    """Traces a pass in training: what a backbone cannot do with augmented features is said now."""
+
+    def run(params: Any, batches: Mapping[str, Any]) -> None:
+        model.apply({'params': params}, batches, train=True, rngs={'dropout': jax.random.key(0)})
+
+    jax.eval_shape(run, params, batches)
 
 
 def _still(partition: trainable.Partition) -> bool:
@@ -459,18 +474,21 @@ def _film(config: ml_collections.ConfigDict, backbone: nn.Module) -> nn.Module |
             'film needs a backbone that sees a whole video and nothing beside it: no stored features, no clips.frames, '
             "side.kind='none'"
         )
+    made = config_lib.make(part, config.film, width=backbone.width)
+    film.check(made)
     depth = sum(backbone.stacks().values())
-    after = config.film.after
-    if after < 0 and (backbone.lora is None or backbone.lora.span(depth)[0] == 0):
+    if made.after >= depth:
+        raise ConfigError(f'film.after is {made.after}; the layers are 0 to {depth - 1}')
+    if made.teacher == 'unadapted' and backbone.lora is None:
+        raise ConfigError("film.teacher='unadapted' is the backbone without its LoRA, and it has none; set lora.rank")
+    if made.after >= 0:
+        return made
+    if backbone.lora is None or backbone.lora.span(depth)[0] == 0:
         raise ConfigError(
             'film.after: there is no layer in front of the first with LoRA; name the layer behind which features are '
             f'augmented, from 0 to {depth - 1}'
         )
-    made = config_lib.make(part, config.film, width=backbone.width)
-    made = made.clone(after=backbone.lora.span(depth)[0] - 1) if after < 0 else made
-    if made.after >= depth:
-        raise ConfigError(f'film.after is {after}; the layers are 0 to {depth - 1}')
-    return made
+    return made.clone(after=backbone.lora.span(depth)[0] - 1)
 
 
 def _inputs(config: ml_collections.ConfigDict, backbone: nn.Module) -> int:

@@ -143,6 +143,20 @@ def test_copies_go_through_the_layers_behind_as_sequences_of_their_own(after):
     np.testing.assert_allclose(run(stack_params()), np.concatenate(rows), rtol=1e-4, atol=1e-4)
 
 
+def test_drop_path_is_drawn_for_every_copy_and_shared_by_its_sequences():
+    stack, x = STACK.clone(drop_path=0.6), jnp.repeat(X[:2], 2, axis=0)  # two equal sequences each
+
+    @jax.jit
+    def run(params, key):
+        options = {'train': True, 'examples': 2, 'film': identity(2, count=8, width=8)}
+        return stack.apply({'params': params}, x, method='run_blocks', rngs={'dropout': key}, **options)[0]
+
+    found = np.asarray(run(stack_params(), jax.random.key(0))).reshape(2, 9, 2, 5, 8)
+    np.testing.assert_array_equal(found[:, :, 0], found[:, :, 1])
+    for example in found[:, :, 0]:
+        assert len(np.unique(example.reshape(9, -1).round(4), axis=0)) > 3
+
+
 def test_neither_what_is_computed_again_nor_unrolling_nor_segments_change_a_gradient():
     """The layer behind which copies are made is in the middle of a segment, or the last of one."""
     copies = a_change(width=8, after=1)
