@@ -172,3 +172,4 @@ def test_lines_share_a_frame_and_values_that_are_no_numbers_are_left_out():
     assert drawn.count('<polyline') == 1 and drawn.count('<circle') == 3 and 'green' not in drawn
     assert '<th scope="row">20</th><td>–</td><td>2</td>' in drawn
     assert 'No finite value' in augmentation_plots.lines('title', entries[2:])
+    assert '>0<' not in drawn and '>0<' in augmentation_plots.lines('title', entries, zero=True)
