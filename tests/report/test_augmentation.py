@@ -138,13 +138,15 @@ def test_warnings_are_read_in_order_and_the_last_of_a_step_counts(tmp_path):
         run.read_warnings(path)
 
 
-def test_the_headline_says_which_figures_are_of_training_data(run_writer, tmp_path, read_page):
+def test_figures_of_training_data_are_called_so_and_show_no_validation_videos(run_writer, tmp_path, read_page):
     workdir = run_writer(tmp_path / 'run', videos=1)
     said = '2 keyframes, which the run trained on'
     assert said not in read_page(page.write_page(workdir)).text
     path = workdir / 'config.json'
     path.write_text(json.dumps(json.loads(path.read_text()) | {'eval': {'seen': {'street': 'val'}}}))
-    assert ', which the run trained on.' in read_page(page.write_page(workdir)).text
+    read = read_page(page.write_page(workdir))
+    assert ', which the run trained on.' in read.text
+    assert 'what each class reached' in read.text and not read.named('video')
 
 
 def test_a_map_is_shaded_by_the_largest_share_and_begins_at_the_step_before():
@@ -172,3 +174,4 @@ def test_lines_share_a_frame_and_values_that_are_no_numbers_are_left_out():
     assert drawn.count('<polyline') == 1 and drawn.count('<circle') == 3 and 'green' not in drawn
     assert '<th scope="row">20</th><td>–</td><td>2</td>' in drawn
     assert 'No finite value' in augmentation_plots.lines('title', entries[2:])
+    assert '>0<' not in drawn and '>0<' in augmentation_plots.lines('title', entries, zero=True)

@@ -11,14 +11,15 @@ START = 0.005
 BASE = 0.24
 
 
-def figures(step=0, *, gamma=0.2, beta=0.2, kl=1e-3, spread=0.3, top=0.28, entropy=0.2, copies=0.2, loss=0.1, n=4):
-    """What is logged of the task `street` at a step. kl: divergence beyond the entropy; spread: relative to it."""
+def figures(*, gamma=0.2, beta=0.2, kl=1e-3, spread=0.3, top=0.28, entropy=0.2, copies=0.2, loss=0.1, wrong=None, n=4):
+    """What is logged of the task `street` at a step. wrong: the loss of the copies, as that of the originals if
+    None. kl: divergence beyond the entropy; spread: relative to it."""
     named = {f'{i:02d}': 1 - 0.1 * i for i in range(n)}
     bins = {f'{i / 10:.1f}': (1 - top) / 9 for i in range(9)} | {'0.9': top}
     told = {
         'loss': 2 * loss,
         'original': loss,
-        'copies': loss,
+        'copies': loss if wrong is None else wrong,
         'weighted_copies': 0.7 * loss,
         'distillation': entropy + kl,
         'copies_entropy': copies,
@@ -60,7 +61,7 @@ def run(steps=600, every=20, **shown):
     """Rows of a run whose loss falls; shown: {keyword of `figures`: value, or function of the step}."""
     for step in range(every, steps + 1, every):
         values = {key: value(step) if callable(value) else value for key, value in shown.items()}
-        yield step, figures(step, **({'loss': falling(step)} | values))
+        yield step, figures(**({'loss': falling(step)} | values))
 
 
 def test_a_good_run_shows_no_sign():
@@ -145,6 +146,9 @@ def test_copies_of_which_nothing_can_be_said_are_noise():
     assert seen(signs(), *run(copies=lambda step: 0.2 + 1e-3 * step)) == {'street/noise': [100]}
     # Certain originals, and copies nearly as certain: many times the entropy, and yet little.
     assert seen(signs(), *run(entropy=lambda step: 0.2 * 0.99**step, copies=lambda step: 0.2 * 0.992**step)) == {}
+    # As sure as the originals, but of what is not so: while these are learned, the copies are not.
+    assert seen(signs(), *run(wrong=BASE)) == {'street/noise': [420]}
+    assert seen(signs(), *run(wrong=lambda step: 1.4 * falling(step))) == {}
     heavy = group_relative.GroupRelative(entropy=3.0)
     (text,) = signs(watched={'group': heavy}).look(200, figures()).values()
     assert 'the entropy term is 69% of the loss' in text and 'group.entropy nearer to 0 (it is 3)' in text

@@ -111,8 +111,8 @@ def section(run: Run) -> str:
             'Behind one layer of the backbone every example has copies, whose channels are scaled by gamma and shifted '
             'by beta. A copy whose gamma is 1 and beta 0 is the example itself. Its divergence is that of its '
             'predictions from those of the example, beyond the entropy that these have themselves; it weighs the less '
-            'the more its divergence differs from the mean over the copies. Horizontal: training step. Most axes do '
-            'not start at 0.'
+            'the more its divergence differs from the mean over the copies. Horizontal: training step. Axes of '
+            'entropies and of evaluations do not start at 0.'
         )
     parts = [_warned(run)]
     if tasks:
@@ -135,7 +135,7 @@ def _copies(tasks: Sequence[Augmented]) -> str:
 
     def each(title: str, of: Mapping[str, Points]) -> str:
         entries = [Line(f'copy {copy}', ramp(i, count), points) for i, (copy, points) in enumerate(of.items())]
-        return lines(title, entries, keyed=False)
+        return lines(title, entries, keyed=False, zero=True)
 
     def told(title: str, of: Mapping[str, Points]) -> str:
         entries = [Line(name, COLOURS[i], points) for i, (name, points) in enumerate(of.items())]

@@ -31,8 +31,9 @@ def keys(entries: Sequence[Line]) -> str:
     return f'<p class="keys">{"".join(each)}</p>'
 
 
-def lines(title: str, entries: Sequence[Line], *, keyed: bool = True) -> str:
-    """Several lines in one frame, with a table. keyed: with a key; without where many figures share one."""
+def lines(title: str, entries: Sequence[Line], *, keyed: bool = True, zero: bool = False) -> str:
+    """Several lines in one frame, with a table. keyed: with a key; without where many figures share one. zero: the
+    frame holds 0, for what is compared with nothing at all."""
     shown = []
     for entry in entries:
         points = [point for point in entry.points if math.isfinite(point[1])]
@@ -41,7 +42,8 @@ def lines(title: str, entries: Sequence[Line], *, keyed: bool = True) -> str:
     caption = f'<figcaption>{markup.text(title)}</figcaption>'
     if not shown:
         return f'<figure class="curve">{caption}<p class="note">No finite value was logged.</p></figure>'
-    axes = plots.Axes.around([point for entry in shown for point in entry.points])
+    least = [(shown[0].points[0][0], 0.0)] if zero else []
+    axes = plots.Axes.around([point for entry in shown for point in entry.points] + least)
     parts = [axes.drawn()]
     for entry in shown:
         drawn = f'<title>{markup.text(entry.name)}</title>'

@@ -75,7 +75,8 @@ def _page(run: Run, other: Run | None, folder: pathlib.Path) -> str:
     number = 1
     for result in run.detections:
         twin, named = _twin(result, other), other.workdir.name if other is not None else ''
-        if not any(findings.with_true_boxes(shown, run) is result for shown in run.detections):
+        again = any(findings.with_true_boxes(shown, run) is result for shown in run.detections)
+        if not again and result.source not in augmentation.seen(run):
             section, number = _videos(result, run, folder, number)
             parts.append(section)
         parts.append(classes.section(result, twin, named))

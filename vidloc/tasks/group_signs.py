@@ -23,9 +23,11 @@ class Limits:
     alike: the divergences of a group are equal when their deviation is below this share of the divergence that is more
       than the original's own entropy; ours were at 0.2 to 1, all through a run. one_bin: as are the weights when this
       share of them is in one bin of the ten.
-    unsure, of_start: copies are too noisy when their entropy is `unsure` times that of the originals, and at least
-      `of_start` of what it was at first: originals that are certain have an entropy near 0, and copies may then have
-      several times of it and yet be certain. dominates: or when the entropy term is more than this share of the loss.
+    unsure, of_start: copies are too noisy when their entropy, or their loss, is `unsure` times that of the originals
+      and at least `of_start` of what it was at first: originals that are learned have figures near 0, and copies may
+      then have several times of them and yet be learned. Copies that were destroyed (random gamma and beta of 8 and
+      more) were as sure as the originals, but could not be learned: the loss tells of them. dominates: or when the
+      entropy term is more than this share of the loss.
     window, progress: the loss stands still when it fell by less than this share from one window to the next; a window
       is a third of the steps since the warm-up, at least `window` steps, so that long runs may fall slowly.
     high, apart: it stands high above this share of the loss of predicting base rates, and the gap is small when
@@ -101,7 +103,7 @@ class Signs:
         self._tasks, self._copies, self._start, self._lora = dict(tasks), copies, start, lora
         self._warmup, self._limits = warmup, Limits() if limits is None else limits
         self._given: set[str] = set()
-        self._entropy: dict[str, float] = {}
+        self._first: dict[str, float] = {}
         self._losses = {name: _Losses() for name in tasks}
 
     def look(self, step: int, figures: Mapping[str, float]) -> dict[str, str]:
@@ -117,7 +119,8 @@ class Signs:
             self._identity(figures, found)
         for name, task in self._tasks.items():
             if task.group is not None and f'train/{name}/copies_entropy' in figures:
-                self._entropy.setdefault(name, figures[f'train/{name}/copies_entropy'])
+                for key in (f'train/{name}/copies_entropy', f'train/{name}/copies'):
+                    self._first.setdefault(key, figures[key])
                 # Copies that are the features themselves diverge alike; that is said already.
                 if late and task.group.weighting == 'group' and self._copies > 1 and 'identity' not in self._given:
                     self._alike(name, task, figures, found)
@@ -178,21 +181,23 @@ class Signs:
         self._judge(f'{name}/alike', degree, text, found)
 
     def _noise(self, name: str, task: Watched, figures: Mapping[str, float], found: dict[str, str]) -> None:
-        limits = self._limits
-        copies, original = (figures[f'train/{name}/{key}_entropy'] for key in ('copies', 'original'))
+        limits, degrees = self._limits, []
+        for of_copies, of_originals in (('copies_entropy', 'original_entropy'), ('copies', 'original')):
+            key = f'train/{name}/{of_copies}'
+            beside = _share(figures[key], limits.unsure * figures[f'train/{name}/{of_originals}'])
+            degrees.append(min(beside, _share(figures[key], limits.of_start * self._first[key])))
         terms = loss_terms(figures, name, task.group)
         entropy = _share(abs(terms['entropy']), math.fsum(abs(value) for value in terms.values()))
-        unsure = min(
-            _share(copies, limits.unsure * original), _share(copies, limits.of_start * self._entropy[name])
-        )  # both must hold
+        names = ('copies_entropy', 'copies', 'original_entropy', 'original')
+        unsure, wrong, sure, right = (f'{figures[f"train/{name}/{each}"]:.2g}' for each in names)
         text = (
-            f'{name}: the augmented features are mostly noise: the entropy of their predictions is {copies:.2g}, that '
-            f'of the originals {original:.2g}, and the entropy term is {entropy:.0%} of the loss. Try a lower rate for '
-            f'film/.* in the table `trainable`, a smaller film.std, a later film.after, more '
-            f'tasks.{name}.group.distillation, or tasks.{name}.group.entropy nearer to 0 (it is '
+            f'{name}: the augmented features are mostly noise: their predictions have an entropy of {unsure} and a '
+            f'loss of {wrong}, those of the originals {sure} and {right}, and the entropy term is {entropy:.0%} of '
+            'the loss. Try a lower rate for film/.* in the table `trainable`, a smaller film.std, a later film.after, '
+            f'more tasks.{name}.group.distillation, or tasks.{name}.group.entropy nearer to 0 (it is '
             f'{task.group.entropy:g})'
         )
-        self._judge(f'{name}/noise', max(unsure, entropy / limits.dominates), text, found)
+        self._judge(f'{name}/noise', max(*degrees, entropy / limits.dominates), text, found)
 
     def _underfitting(
         self, name: str, task: Watched, step: int, figures: Mapping[str, float], found: dict[str, str]
