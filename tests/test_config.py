@@ -19,6 +19,13 @@ SMALL = {
 }
 
 
+def test_the_schedule_of_a_run_has_every_field_of_the_config():
+    rates = {'rate': 0.5, 'kind': 'linear', 'end': 0.25, 'warmup_from_zero': True}
+    schedule = build.experiment(build.config(**SMALL, schedule=rates)).optimizer(10, 3).schedule
+    assert {name: getattr(schedule, name) for name in rates} == rates
+    assert (schedule.total, schedule.warmup) == (10, 3)
+
+
 def changed(**parts) -> dict:
     return {**SMALL, **parts}
 

@@ -46,9 +46,10 @@ MAY = {
     'train': {'train', 'tasks.base', 'models.localizer', 'models.layers', 'checkpoints.store'},
     'build': {
         'config', 'settings', 'losses', 'ops', 'annotations', 'metrics', 'data', 'models', 'tasks', 'checkpoints',
-        'train', 'synthetic', 'report', 'texts',
+        'train', 'synthetic', 'report', 'texts', 'adaptation',
     },
     'texts': {'config', 'checkpoints', 'models'},
+    'adaptation': {'config', 'models'},
     'supply': {'build', 'texts', 'config', 'annotations', 'data', 'tasks'},
     'trained': {'build', 'checkpoints', 'models'},
     'transfer': {'trained', 'build', 'texts', 'config', 'checkpoints', 'models'},

@@ -1,7 +1,6 @@
 """Config -> Experiment: plain dicts of factories, and the only place that knows them all by name."""
 
 import dataclasses
-import itertools
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -13,8 +12,8 @@ import jax.numpy as jnp
 import ml_collections
 from flax import traverse_util
 
+from vidloc import adaptation, settings, texts
 from vidloc import config as config_lib
-from vidloc import settings, texts
 from vidloc.annotations import class_list, formats
 from vidloc.config import ConfigError, Part
 from vidloc.data import clips, feature_windows, keyframes, mixture, pipeline, sources, windows
@@ -148,7 +147,7 @@ TRAIN_ALL = (
 
 SECTIONS = {
     'preprocess': Part(preprocess.Preprocess),
-    'lora': Part(lora.Lora),
+    'lora': adaptation.LORA,
     'clips': Part(clip_loop.Clips),
     'mixture': Part(mixture.Mixture),
     'schedule': Part(settings.Rates),
@@ -319,7 +318,7 @@ class Experiment:
     @property
     def change(self) -> lora.Lora:
         """The LoRA of the model, its layers counted from the first; rank 0: there is none."""
-        made = config_lib.make(SECTIONS['lora'], self.config.lora)
+        made = config_lib.make(adaptation.LORA, self.config.lora)
         if made.rank and 'backbone' in made.where:
             made = dataclasses.replace(made, layers=made.span(sum(self.model.backbone.stacks().values())))
         return made
@@ -343,7 +342,12 @@ class Experiment:
         chosen, train, rates = self.config.optimizer, self.config.train, self.config.schedule
         try:
             schedule = optimizer.Schedule(
-                rate=rates.rate, total=total_steps, warmup=warmup_steps, kind=rates.kind, end=rates.end
+                rate=rates.rate,
+                total=total_steps,
+                warmup=warmup_steps,
+                kind=rates.kind,
+                end=rates.end,
+                warmup_from_zero=rates.warmup_from_zero,
             )
         except ValueError as error:
             raise ConfigError(f'schedule: {error}') from error
@@ -369,10 +373,10 @@ def experiment(config: ml_collections.ConfigDict) -> Experiment:
         # The freezing table, and the layers that adapters change or tap, decide which layers are stacked together; the
         # table's patterns are matched against the parameters of the model as it would be without its boundaries.
         tasks, model = _model(config, {})
-        tasks, model = _model(config, _parted(model))
+        tasks, model = _model(config, adaptation.parted(model))
         batches = abstract_batches(config, tasks)
         params = _abstract_params(model, batches)
-        _check_lora(config, params)
+        adaptation.check(config, params)
         table = trainable.keeping(table, params, texts.leaves(config).values())
         segments = trainable.boundaries(table, params)
         tasks, model = _model(config, segments)
@@ -385,7 +389,7 @@ def experiment(config: ml_collections.ConfigDict) -> Experiment:
                 "begin it with ('backbone/.*', None, False)"
             )
         if model.film is not None:
-            _train_once(model, params, batches)
+            adaptation.trace(model, params, batches)
     except (ValueError, TypeError) as error:
         raise ConfigError(f'config {config.name!r} cannot be built: {error}') from error
     return Experiment(config, model, tasks, batches, params, partition, segments)
@@ -395,51 +399,16 @@ def _abstract_params(model: localizer.Localizer, batches: Mapping[str, Any]) -> 
     return jax.eval_shape(lambda key: localizer.init(model, key, batches), jax.random.key(0))
 
 
-def _check_lora(config: ml_collections.ConfigDict, params: Any) -> None:
-    """Raises ConfigError if there is nothing that LoRA would be on."""
-    if config.lora.rank and not any(path[-1] in lora.LEAVES for path in traverse_util.flatten_dict(params)):
-        where, names = (config_lib.plain(config.lora[field]) for field in ('where', 'on'))
-        raise ConfigError(f'lora.where={where}: none of it has blocks with {names}')
-
-
-def _train_once(model: localizer.Localizer, params: Any, batches: Mapping[str, Any]) -> None:
-    """Traces a pass in training: what a backbone cannot do with augmented features is said now."""
-
-    def run(params: Any, batches: Mapping[str, Any]) -> None:
-        model.apply({'params': params}, batches, train=True, rngs={'dropout': jax.random.key(0)})
-
-    jax.eval_shape(run, params, batches)
-
-
 def _still(partition: trainable.Partition) -> bool:
     """Whether nothing of the backbone trains."""
     return not any(leaf.trainable for name, leaf in partition.leaves.items() if name.startswith('backbone/'))
-
-
-def _parted(model: localizer.Localizer) -> dict[str, Any]:
-    """The segments that keep apart layers that an adapter taps or changes, or behind which features are augmented, and
-    those of which that is not so."""
-    changed = model.backbone.lora if hasattr(model.backbone, 'lora') else None
-    if model.side is None and model.film is None and changed is None:
-        return {}
-    depth = sum(model.backbone.stacks().values())
-    tapped = model.side.tapped() if model.side is not None else ()
-    low, high = changed.span(depth) if changed is not None else (depth, depth)
-    last = model.film.after if model.film is not None else depth
-    marks = [(layer in tapped, low <= layer <= high, layer <= last) for layer in range(depth)]
-    segments, first = {}, 0
-    for name, count in model.backbone.stacks().items():
-        runs = [list(run) for _, run in itertools.groupby(range(count), key=lambda layer: marks[first + layer])]
-        segments[f'backbone/{name}'] = tuple((run[0], run[-1]) for run in runs)
-        first += count
-    return segments
 
 
 def _model(
     config: ml_collections.ConfigDict, segments: Mapping[str, Any]
 ) -> tuple[dict[str, base.Task], localizer.Localizer]:
     backbone_part = BACKBONES[config.backbone.kind]
-    policy, change = _policy(config), _lora(config)
+    policy, change = _policy(config), adaptation.change(config)
     inside = change if change and 'backbone' in change.where else None
     supplied = policy | {'segments': _own(segments, 'backbone/'), 'lora': inside}
     backbone = config_lib.make(backbone_part, config.backbone, **{key: supplied[key] for key in backbone_part.supplied})
@@ -451,44 +420,14 @@ def _model(
     heads = {name: task.head() for name, task in tasks.items()}
     prepare = config_lib.make(SECTIONS['preprocess'], config.preprocess)
     loop = config_lib.make(SECTIONS['clips'], config.clips)
-    side = _side(config, backbone, loop, policy['dtype'])
-    augmenting = _film(config, backbone)
+    side = adaptation.side(SIDES[config.side.kind], config, backbone, loop, policy['dtype'])
+    augmenting = adaptation.film(FILMS[config.film.kind], config, backbone, side, _without_group(config))
     return tasks, localizer.Localizer(backbone, heads, prepare, side, loop, film=augmenting)
 
 
-def _lora(config: ml_collections.ConfigDict) -> lora.Lora | None:
-    made = config_lib.make(SECTIONS['lora'], config.lora)
-    return made if made.rank else None
-
-
-def _film(config: ml_collections.ConfigDict, backbone: nn.Module) -> nn.Module | None:
-    """The augmentation, behind a layer counted from the first. Raises ConfigError where it would mean nothing."""
-    part = FILMS[config.film.kind]
-    if part is None:
-        return None
-    without = [name for name, task in config.tasks.items() if 'group' not in TASKS[task.kind].groups]
-    if without:
-        raise ConfigError(f'film: task {without[0]!r} has no loss for augmented features; set film.kind="none"')
-    if config.backbone.kind == 'features' or config.clips.frames or config.side.kind != 'none':
-        raise ConfigError(
-            'film needs a backbone that sees a whole video and nothing beside it: no stored features, no clips.frames, '
-            "side.kind='none'"
-        )
-    made = config_lib.make(part, config.film, width=backbone.width)
-    film.check(made)
-    depth = sum(backbone.stacks().values())
-    if made.after >= depth:
-        raise ConfigError(f'film.after is {made.after}; the layers are 0 to {depth - 1}')
-    if made.teacher == 'unadapted' and backbone.lora is None:
-        raise ConfigError("film.teacher='unadapted' is the backbone without its LoRA, and it has none; set lora.rank")
-    if made.after >= 0:
-        return made
-    if backbone.lora is None or backbone.lora.span(depth)[0] == 0:
-        raise ConfigError(
-            'film.after: there is no layer in front of the first with LoRA; name the layer behind which features are '
-            f'augmented, from 0 to {depth - 1}'
-        )
-    return made.clone(after=backbone.lora.span(depth)[0] - 1)
+def _without_group(config: ml_collections.ConfigDict) -> list[str]:
+    """The tasks whose loss does not take augmented features."""
+    return [name for name, task in config.tasks.items() if 'group' not in TASKS[task.kind].groups]
 
 
 def _inputs(config: ml_collections.ConfigDict, backbone: nn.Module) -> int:
@@ -499,32 +438,6 @@ def _inputs(config: ml_collections.ConfigDict, backbone: nn.Module) -> int:
     key = jax.random.key(0)
     grid = jax.eval_shape(lambda: backbone.init_with_output(key, video, valid, train=False)[0].grid)
     return grid.shape[-1]
-
-
-def _side(
-    config: ml_collections.ConfigDict, backbone: nn.Module, loop: clip_loop.Clips, dtype: Any
-) -> nn.Module | None:
-    chosen = config.side
-    if SIDES[chosen.kind] is None:
-        return None
-    if config.backbone.kind == 'features':
-        depth, tokens = backbone.layers, backbone.tokens
-        if chosen.spatial != 'pool':
-            raise ConfigError(
-                f"side.spatial is {chosen.spatial!r}, which works on whole maps; features hold each layer's mean over "
-                "space: set side.spatial='pool'"
-            )
-    elif loop.frames % backbone.tubelet or not loop.frames:
-        raise ConfigError(
-            f'side={chosen.kind!r} needs clips.frames, a multiple of the tubelet ({backbone.tubelet}); '
-            f'it is {loop.frames}'
-        )
-    else:
-        depth, tokens = sum(backbone.stacks().values()), loop.frames // backbone.tubelet
-    if depth < 2:
-        raise ConfigError(f'side={chosen.kind!r} needs a backbone of several layers; backbone.layers is {depth}')
-    known = {'width': backbone.width, 'depth': depth, 'tokens': tokens, 'dtype': dtype, 'memory': loop.memory}
-    return config_lib.make(SIDES[chosen.kind], chosen, **known)
 
 
 def _policy(config: ml_collections.ConfigDict) -> dict[str, Any]:
