@@ -111,6 +111,10 @@ def test_a_run_without_augmentation_has_the_section_only_for_what_it_has(tmp_pat
         (plain / 'config.json').write_text('{}')
         read = read_page(page.write_page(plain))
         assert 'Augmented features' not in read.text and 'Signs of failure' not in read.text
+        out.scalars(1, {'eval/shots/map': 0.5, 'eval/street/map': 0.25, 'eval/street/gap/map': 0.25})
+        (plain / 'config.json').write_text(json.dumps({'eval': {'seen': {'shots': 'street'}}}))
+        read = read_page(page.write_page(plain))
+        assert 'What was learned by heart' in read.text and 'gave no warning' not in read.text
         out.warnings(1, {'street/underfitting': 'LoRA underfits'})
     read = read_page(page.write_page(plain))
     assert 'Signs of failure' in read.text and 'Step 1 – LoRA underfits.' in read.text

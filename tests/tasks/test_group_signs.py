@@ -173,6 +173,14 @@ def test_lora_underfits_where_the_loss_stands_high_and_the_gap_is_small(level, g
     assert seen(signs(watched={'held': ('val',)}), *apart) == found
 
 
+@pytest.mark.parametrize(('gap', 'words'), [(0.01, 'are 3.2% of their figure ahead'), (-0.01, 'are not ahead')])
+def test_how_far_training_data_are_ahead_is_said(gap, words):
+    watched = signs(watched={'held': ('val',)})
+    found = [watched.look(step, row | evaluated(0.3, gap)) for step, row in run(loss=still(0.8))]
+    (text,) = itertools.chain(*(each.values() for each in found))
+    assert f'80% of what predicting base rates costs, and training data {words} of val. Try' in text
+
+
 def parted(row):
     return [{key: value for key, value in row.items() if key.startswith(kind)} for kind in ('train/', 'eval/')]
 

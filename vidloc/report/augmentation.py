@@ -20,6 +20,7 @@ TERMS = (
     ('distillation', 'distillation', 'distillation'),
     ('entropy', 'copies_entropy', 'entropy'),
 )
+ALIKE = 'Training and validation data, evaluated alike'
 COLOURS = tuple(f'var(--k{i})' for i in (0, 2, 1, 3))
 _LOGGED = re.compile(
     r'train/([^/]+)/(gamma|beta|divergence|weights|weighted_copies|distillation|copies|copies_entropy|original_entropy'
@@ -114,12 +115,14 @@ def section(run: Run) -> str:
             'the more its divergence differs from the mean over the copies. Horizontal: training step. Axes of '
             'entropies and of evaluations do not start at 0.'
         )
-    parts = [_warned(run)]
+    # Without copies it is not known whether anything was looked at.
+    parts = [_warned(run)] if tasks or run.warnings else []
     if tasks:
         parts.append(_copies(tasks))
     if gaps:
-        parts.append(f'<h3>Training and validation data, evaluated alike</h3><div class="curves">{gaps}</div>')
-    return markup.section('Augmented features' if tasks else 'Signs of failure', ''.join(parts), note=note)
+        parts.append(f'<h3>{ALIKE}</h3><div class="curves">{gaps}</div>')
+    title = 'Augmented features' if tasks else 'Signs of failure' if run.warnings else 'What was learned by heart'
+    return markup.section(title, ''.join(parts), note=note)
 
 
 def _warned(run: Run) -> str:

@@ -221,12 +221,13 @@ class Signs:
         sign = f'{name}/underfitting'
         if not still and sign not in self._given:
             return
-        seen = ', '.join(
-            f'training data are ahead of {held} by {gap:.1%} of their own figure' for held, gap in gaps.items()
+        seen = ''.join(
+            f', and training data are {f"{gap:.1%} of their figure" if gap > 0 else "not"} ahead of {held}'
+            for held, gap in gaps.items()
         )
         text = (
             f'{name}: LoRA underfits: the loss stands still at {now:.3g}, {now / task.base_rates:.0%} of what '
-            f'predicting base rates costs{", and " + seen if seen else ""}. Try a larger lora.rank or lora.alpha, more '
+            f'predicting base rates costs{seen}. Try a larger lora.rank or lora.alpha, more '
             'of lora.on and lora.layers, a higher schedule.rate, less weight decay or lora.dropout, or more steps'
         )
         self._judge(sign, degree, text, found)
