@@ -209,7 +209,7 @@ def growth(settings: dict[int, Setting], target: str, without: str) -> Iterator[
     if missing := lacking(target):
         yield row | {'not_compiled': missing}
         return
-    few, many = sorted(copies for copies in settings if copies)[:: len(settings) - 2]
+    few, many = min(settings), max(settings)
     plans = [planned(settings[copies], target, without) for copies in (few, many)]
     keep = [sum(residuals(build_step(settings[copies])).values()) for copies in (few, many)]
     row |= {'copies': [few, many], 'temp_mb_a_copy': 1e3 * (plans[1]['temp_gb'] - plans[0]['temp_gb']) / (many - few)}

@@ -112,7 +112,7 @@ class Step:
         return run
 
 
-@functools.lru_cache(maxsize=4)
+@functools.lru_cache(maxsize=16)
 def build_step(setting: Setting) -> Step:
     """As vidloc.run makes it. Nothing is computed."""
     config = setting.config()
