@@ -89,7 +89,9 @@ class Step:
 
     def begin(self) -> tuple[Any, Any]:
         """(state, frozen parameters) of a run from scratch."""
-        trained, frozen = self.experiment.partition.split(jax.jit(self.experiment.init)(jax.random.key(0)))
+        # It runs once, and takes longer to compile well than to run.
+        init = jax.jit(self.experiment.init, compiler_options={'xla_backend_optimization_level': 0})
+        trained, frozen = self.experiment.partition.split(init(jax.random.key(0)))
         make = jax.jit(lambda params: state_lib.create(params, self.optimizer, self.experiment.tasks, seed=0))
         return make(trained), jax.jit(self.experiment.kept)(frozen)
 
