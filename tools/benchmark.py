@@ -1,6 +1,6 @@
 """python tools/benchmark.py NAME: time, memory, FLOPs, hardware and versions, one JSON object a line.
 
-losa, actionformer and temporal have cases that can be run one by one, by their names or how those begin:
+losa, actionformer, temporal and gra have cases that can be run one by one, by their names or how those begin:
 
   python tools/benchmark.py losa --only 'memory cpu remat_clips 576' parameters
   python tools/benchmark.py losa --list

@@ -6,7 +6,6 @@ say something only about such a machine. `matmul_gflops`: see backbones.py.
 """
 
 import functools
-import statistics
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -14,8 +13,21 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vidloc.benchmarks import backbones, suite
-from vidloc.benchmarks.training_step import TARGETS, Setting, Step, build_step, gigabytes, lacking, planned
+from vidloc.benchmarks import backbones
+from vidloc.benchmarks.training_step import (
+    FLOAT32,
+    TARGETS,
+    WITHOUT,
+    Setting,
+    Step,
+    build_step,
+    gigabytes,
+    lacking,
+    median_ratio,
+    on_device,
+    planned,
+    turns,
+)
 from vidloc.data.window_source import WindowExample
 from vidloc.models import flops, losa
 from vidloc.models.features import Features
@@ -27,9 +39,6 @@ REPEATS = 5
 FRAMES = (288, 576, 1152, 2304)
 POLICIES = ('store', 'remat_adapters', 'remat_clips')  # models/clip_loop.py; the first is what the others are held to
 SPAN = (576, 2304)  # frames, of the growth
-# On CPUs it takes float32 copies of the frozen bfloat16 weights out of the loop over layers: of all layers at once.
-WITHOUT = 'while-loop-invariant-code-motion'
-FLOAT32 = (('precision.compute', 'float32'), ('precision.frozen', 'float32'))
 PAPER_GB = 40.6  # LoSA's paper: a step of VideoMAEv2 g at 576 frames on a GPU
 WRITTEN = {'train step': 1.90, 'forward': 0.63, 'one video': 0.33}  # public ActionFormer, torch 2.13, 2 threads
 
@@ -178,35 +187,15 @@ def policies(setting: Setting) -> Iterator[Row]:
         rows[policy] = {'policy': policy, 'tflop': flops.count(built.function, *built.arguments) / 1e12}
         rows[policy] |= gigabytes(built.compiled)
         runs[policy] = built.runner()
-    times = _turns(runs)
+    times = turns(runs, REPEATS)
     for policy, row in rows.items():
-        ratios = {name: _ratio(times[policy], times[POLICIES[0]], name) for name in ('seconds', 'cpu_s')}
+        ratios = {name: median_ratio(times[policy], times[POLICIES[0]], name) for name in ('seconds', 'cpu_s')}
         yield row | backbones.summary(times[policy]) | {f'ratio_{name}': ratio for name, ratio in ratios.items()}
-
-
-def _turns(runs: dict[str, Callable[[], None]]) -> dict[str, list[dict[str, float]]]:
-    """Seconds of REPEATS calls of each, in turns, after one to warm up."""
-    for run in runs.values():
-        run()
-    times: dict[str, list[dict[str, float]]] = {name: [] for name in runs}
-    for _ in range(REPEATS):
-        for name, run in runs.items():
-            times[name].append(suite.timed(run))
-    return times
-
-
-def _ratio(ours: list[dict[str, float]], theirs: list[dict[str, float]], name: str) -> float:
-    return statistics.median(a[name] / b[name] for a, b in zip(ours, theirs, strict=True))
 
 
 def measured(setting: Setting) -> Iterator[Row]:
     """Steps at full size on this device: time, and the most memory that was in use, where the device tells."""
-    built = build_step(setting)
-    times = _turns({'step': built.runner()})['step']
-    device = jax.devices()[0]
-    used = (device.memory_stats() or {}).get('peak_bytes_in_use')
-    row = {'device': device.device_kind, 'peak_gb': used / 1e9 if used else None, 'paper_gb_at_576': PAPER_GB}
-    yield row | gigabytes(built.compiled) | backbones.summary(times)
+    yield {'paper_gb_at_576': PAPER_GB} | on_device(setting, REPEATS)
 
 
 def actionformer_cases() -> dict[str, Callable[[], Iterator[Row]]]:
@@ -260,7 +249,7 @@ def one_video(setting: Setting) -> Iterator[Row]:
         return collector.detections()
 
     predictions = network()
-    parts = _turns({'network and decode': network, 'suppression': lambda: segments(predictions)})
+    parts = turns({'network and decode': network, 'suppression': lambda: segments(predictions)}, REPEATS)
     row: Row = {'candidates': int(predictions['valid'].sum()), 'segments': len(segments(predictions)['score'])}
     row |= {
         f'{part}, {name}': value for part, times in parts.items() for name, value in backbones.summary(times).items()
@@ -274,7 +263,7 @@ STEP = 4 / 30  # seconds from one point of the grid to the next
 def _beside_written(name: str, run: Callable[[], Any]) -> Row:
     """Times of calls, the figure that was written of the public code, and their ratio."""
     product = backbones.product()
-    times = _turns({'ours': run, 'product': product})
+    times = turns({'ours': run, 'product': product}, REPEATS)
     gflops = 2 * backbones.SIDE**3 / min(each['cpu_s'] for each in times['product']) / 1e9
     row = {'matmul_gflops': gflops} | backbones.summary(times['ours'])
     written = WRITTEN[name]

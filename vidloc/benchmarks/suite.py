@@ -291,6 +291,13 @@ def actionformer_cases() -> 'Cases':
     return localization.actionformer_cases()
 
 
+def gra_cases() -> 'Cases':
+    """Few shots with augmented features, see few_shot.py."""
+    from vidloc.benchmarks import few_shot
+
+    return few_shot.cases()
+
+
 def temporal_cases() -> 'Cases':
     """Scoring of segments, see segment_scoring.py."""
     from vidloc.benchmarks import segment_scoring
@@ -300,7 +307,7 @@ def temporal_cases() -> 'Cases':
 
 Cases = dict[str, Callable[[], Iterator[dict[str, Any]]]]
 # Those whose cases can be run one by one: {case: its rows}.
-CASES = {'losa': losa_cases, 'actionformer': actionformer_cases, 'temporal': temporal_cases}
+CASES = {'losa': losa_cases, 'actionformer': actionformer_cases, 'temporal': temporal_cases, 'gra': gra_cases}
 BENCHMARKS = {
     'backbones': backbones,
     'render': render,

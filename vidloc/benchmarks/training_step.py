@@ -5,7 +5,8 @@ import functools
 import importlib.util
 import pathlib
 import shutil
-from collections.abc import Callable
+import statistics
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -15,13 +16,16 @@ from jax.experimental import topologies
 
 from vidloc import build
 from vidloc import config as config_lib
-from vidloc.benchmarks import suite
+from vidloc.benchmarks import backbones, suite
 from vidloc.train import state as state_lib
 from vidloc.train import step as step_lib
 
 ROOT = pathlib.Path(__file__).parents[2]
 # Devices that need not be there.
 TARGETS = {'a100': pathlib.Path(__file__).parent / 'targets' / 'a100_40gb.txtpb'}
+# On CPUs it takes float32 copies of the frozen bfloat16 weights out of the loop over layers: of all layers at once.
+WITHOUT = 'while-loop-invariant-code-motion'
+FLOAT32 = (('precision.compute', 'float32'), ('precision.frozen', 'float32'))
 SEGMENTS = 20  # annotated in each window of noise
 
 
@@ -60,17 +64,23 @@ class Step:
         return name
 
     def batch(self) -> dict[str, np.ndarray]:
-        """Of noise, with SEGMENTS random segments in each window of a temporal task."""
+        """Of noise, with SEGMENTS random segments in each window of a temporal task, and people in all boxes of a
+        keyframe, of one class in four."""
         rng = np.random.default_rng(0)
         shapes = self.arguments[2][self.task]
         batch = {name: np.zeros(each.shape, each.dtype) for name, each in shapes.items()}
-        for name in ('example_valid', 'grid_valid', 'frame_valid', 'sequence_valid'):
+        for name in ('example_valid', 'grid_valid', 'frame_valid', 'sequence_valid', 'box_mask'):
             if name in batch:
                 batch[name][:] = True
-        size, most, _ = batch['segments'].shape
-        batch['segment_mask'][:, :SEGMENTS] = True
-        batch['segments'][:] = np.sort(rng.uniform(0, batch['grid_valid'].shape[1] - 1, (size, most, 2)), axis=-1)
-        batch['segment_labels'][:] = rng.integers(0, len(self.experiment.tasks[self.task].classes), (size, most))
+        if 'boxes' in batch:
+            corners = np.sort(rng.random((*batch['box_mask'].shape, 2, 2), np.float32), axis=-2)  # least and most x, y
+            batch['boxes'][:] = batch['source_boxes'][:] = corners.reshape(batch['boxes'].shape)
+            batch['labels'][:] = rng.random(batch['labels'].shape) < 0.25
+        else:
+            size, most, _ = batch['segments'].shape
+            batch['segment_mask'][:, :SEGMENTS] = True
+            batch['segments'][:] = np.sort(rng.uniform(0, batch['grid_valid'].shape[1] - 1, (size, most, 2)), axis=-1)
+            batch['segment_labels'][:] = rng.integers(0, len(self.experiment.tasks[self.task].classes), (size, most))
         if 'video' in batch:
             batch['video'] = rng.integers(0, 256, batch['video'].shape, np.uint8)
         else:
@@ -79,7 +89,9 @@ class Step:
 
     def begin(self) -> tuple[Any, Any]:
         """(state, frozen parameters) of a run from scratch."""
-        trained, frozen = self.experiment.partition.split(jax.jit(self.experiment.init)(jax.random.key(0)))
+        # It runs once, and takes longer to compile well than to run.
+        init = jax.jit(self.experiment.init, compiler_options={'xla_backend_optimization_level': 0})
+        trained, frozen = self.experiment.partition.split(init(jax.random.key(0)))
         make = jax.jit(lambda params: state_lib.create(params, self.optimizer, self.experiment.tasks, seed=0))
         return make(trained), jax.jit(self.experiment.kept)(frozen)
 
@@ -102,7 +114,7 @@ class Step:
         return run
 
 
-@functools.lru_cache(maxsize=4)
+@functools.lru_cache(maxsize=16)
 def build_step(setting: Setting) -> Step:
     """As vidloc.run makes it. Nothing is computed."""
     config = setting.config()
@@ -150,6 +162,32 @@ def gigabytes(compiled: Any) -> dict[str, float]:
     }
     total = sum(parts.values()) - 2 * parts['aliased_gb']
     return {name: size / 1e9 for name, size in (parts | {'total_gb': total}).items()}
+
+
+def turns(runs: Mapping[str, Callable[[], Any]], repeats: int) -> dict[str, list[dict[str, float]]]:
+    """Seconds of so many calls of each, in turns, after one to warm up."""
+    for run in runs.values():
+        run()
+    times: dict[str, list[dict[str, float]]] = {name: [] for name in runs}
+    for _ in range(repeats):
+        for name, run in runs.items():
+            times[name].append(suite.timed(run))
+    return times
+
+
+def median_ratio(ours: list[dict[str, float]], theirs: list[dict[str, float]], name: str) -> float:
+    """The median over the rounds of ours / theirs."""
+    return statistics.median(a[name] / b[name] for a, b in zip(ours, theirs, strict=True))
+
+
+def on_device(setting: Setting, repeats: int) -> dict[str, Any]:
+    """Steps on this device: time, and the most memory that was in use (None where the device does not tell)."""
+    built = build_step(setting)
+    times = turns({'step': built.runner()}, repeats)['step']
+    device = jax.devices()[0]
+    used = (device.memory_stats() or {}).get('peak_bytes_in_use')
+    row = {'device': device.device_kind, 'peak_gb': used / 1e9 if used else None}
+    return row | gigabytes(built.compiled) | backbones.summary(times)
 
 
 def lacking(target: str) -> str:
