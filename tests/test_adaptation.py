@@ -156,10 +156,6 @@ def test_augmentation_is_switched_on_by_one_word():
         ),
         ({'clips': {'frames': 2}}, 'film needs a backbone that sees a whole video and nothing beside it'),
         (
-            {'side': {'kind': 'ladder'}, 'clips': {'frames': 2}, 'lora': {'rank': 0}},
-            'film needs a backbone that sees a whole video and nothing beside it',
-        ),
-        (
             {'tasks': {'street': {**STREET, 'group': {'sensitivity': 0.0}}}},
             'group.sensitivity 0.0 and group.eps 1e-06 must be above 0',
         ),
