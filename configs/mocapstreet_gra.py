@@ -14,10 +14,11 @@ Argument: the folder that make_mocapstreet.py wrote, then words after commas, in
   distilled, weighted, film, lora, head    a part less each: without entropy, distillation, weights, augmentation, LoRA
   noise              as film, with random changes of the features in place of learned ones
   input              flips, zoom and brightness of the pictures, too
-  shots=K            people a class (15); shots=0 takes all there are
+  shots=K            people a class (15); shots=0 takes all there are; shots-seed=S: others (0)
   N=4, rank=4        augmentations and the rank of LoRA
   from-layer=6       the first layer with LoRA (the last quarter); after=5: the layer that is augmented (the one before)
-  folds=F            hold a fold of the shots out and evaluate on it (`held`), to choose settings by the shots alone
+  folds=F, fold=I    hold a fold of the shots out and evaluate on it (`held`), to choose settings by the shots alone;
+                     without folds `seen` has the shots themselves: how much is learnt by heart
   videomae, vjepa2, vivit    the backbone (videomae)
   from=WORKDIR       the pretrained one (runs/gra-pretrain)
   tiny               the size of the test suite
@@ -66,9 +67,7 @@ def backbone(kind: str, tiny: bool) -> dict[str, Any]:
 
 def get_config(argument: str = 'data/mocapstreet-small'):
     folder, _, rest = argument.partition(',')
-    asked = few_shot.read(
-        HERE, rest, copies=4, models=MODELS, settings=('from', 'folds'), words=('pretrain', 'input', 'tiny')
-    )
+    asked = few_shot.read(HERE, rest, copies=4, models=MODELS, settings=('from',), words=('pretrain', 'input', 'tiny'))
     root = pathlib.Path(folder)
     return _pretraining(asked, root) if 'pretrain' in asked.words else _few_shots(asked, root)
 
@@ -121,11 +120,7 @@ def _pretraining(asked: few_shot.Request, root: pathlib.Path):
 def _few_shots(asked: few_shot.Request, root: pathlib.Path):
     tiny = 'tiny' in asked.words
     shape = backbone(asked.model, tiny)
-    depth = shape.get('layers') or shape['spatial_layers'] + shape['temporal_layers']
-    folds = few_shot.number(HERE, asked.settings, 'folds', 0)
     steps = 8 if tiny else 300
-    augmented = {'scale': (0.8, 1.2), 'flip': 0.5} if 'input' in asked.words else {'scale': (1.0, 1.0), 'flip': 0.0}
-    counts = asked.counts
 
     def street(split: str, **fields: Any) -> dict[str, Any]:
         return {
@@ -141,11 +136,10 @@ def _few_shots(asked: few_shot.Request, root: pathlib.Path):
             'boxes': 'truth',
             'box_jitter': 0.05,
             'batch_size': 4,
-            **augmented,
+            **asked.augmented(),
             **fields,
         }
 
-    shots = {'shots': counts['shots'], 'folds': folds}
     evaluated = {
         'street': street(
             'val',
@@ -155,16 +149,12 @@ def _few_shots(asked: few_shot.Request, root: pathlib.Path):
             match_iou=0.5,
         )
     }
-    if counts['shots']:
-        # The shots themselves: how much is learnt by heart.
-        evaluated['seen'] = street('train', shots=counts['shots'])
-    if folds:
-        evaluated['held'] = street('train', **shots)
+    evaluated |= {name: street('train', **shots) for name, shots in asked.on_shots().items()}
     return build.config(
         name=f'mocapstreet-{asked.name}',
         init_from=asked.settings.get('from', 'runs/gra-pretrain'),
         backbone=shape,
-        lora=asked.lora(depth),
+        lora=asked.lora(few_shot.depth(shape)),
         film=asked.film(embedding=16 if tiny else 32),
         preprocess=_colours() | ({} if 'input' in asked.words else {'brightness': 0.0}),
         tasks={
@@ -176,19 +166,14 @@ def _few_shots(asked: few_shot.Request, root: pathlib.Path):
                 'group': asked.group(),
             }
         },
-        sources={'street': street('train', **shots)},
+        sources={'street': street('train', **asked.shots())},
         eval_sources=evaluated,
         trainable=asked.trainable(),
         optimizer={'kind': 'adamw', 'b2': 0.98, 'weight_decay': 0.01},
         schedule={'rate': 1e-2, 'warmup_steps': max(1, steps // 10)},
         train={'steps': steps, 'clip_norm': 1.0, 'log_odds_bias': True},
         precision={'unroll': 1 if tiny else 8},
-        eval={
-            'batch_size': 32,
-            'head': 40 if tiny else 1000,
-            'tail': 15 if tiny else 300,
-            'seen': {'seen': 'street'} if counts['shots'] else {},
-        },
+        eval={'batch_size': 32, 'head': 1000, 'tail': 300, **asked.scored('street')},
         log={'log': 2 if tiny else 25, 'save': 0},
         hint=_hint(root, tiny),
     )

@@ -64,7 +64,7 @@ MAY = {
         'inference',
     },
     'recipes': {'config', 'train.trainable'},
-    'few_shot': {'config', 'train.trainable'},
+    'few_shot': {'recipes', 'config', 'models.sizes', 'train.trainable'},
     'inference': {
         'inference', 'build', 'config', 'settings', 'workdir', 'transfer', 'trained', 'ops', 'annotations', 'data',
         'models', 'tasks', 'checkpoints', 'train',

@@ -92,6 +92,20 @@ def test_classification_head_norms_the_mean(pooled):
         np.testing.assert_allclose(out[b], normed @ params['output']['kernel'] + params['output']['bias'], atol=1e-5)
 
 
+def test_roi_head_norms_the_pooled_box():
+    encoded, given = _encoded(), {'scale': jnp.linspace(0.5, 2.0, 6), 'bias': jnp.linspace(-1.0, 1.0, 6)}
+    # A linear layer that lets the pooled box through shows what the norm is given.
+    shown = {'output': {'kernel': jnp.eye(6), 'bias': jnp.zeros(6)}}
+    head = roi_head.RoiHead(6, (2, 2), norm=True, norm_eps=0.1)
+    _, params = _run(head, encoded)
+    assert jax.tree.map(np.shape, params) == jax.tree.map(np.shape, shown | {'norm': given})
+    apply = jax.jit(lambda head, params: head.apply({'params': params}, encoded, BATCH, train=False), static_argnums=0)
+    pooled = np.asarray(apply(head.clone(norm=False), shown))
+    normed = (pooled - pooled.mean(-1, keepdims=True)) / np.sqrt(pooled.var(-1, keepdims=True) + 0.1)
+    out = apply(head, shown | {'norm': given})
+    np.testing.assert_allclose(out, normed * np.asarray(given['scale']) + np.asarray(given['bias']), atol=1e-5)
+
+
 def test_a_zero_kernel_is_the_default_start():
     for head in (classification_head.ClassificationHead(4), roi_head.RoiHead(4, (2, 2))):
         out, _ = _run(head, _encoded())

@@ -20,6 +20,8 @@ class RoiHead(nn.Module):
     temporal: 'mean': tokens are averaged over time before ROI-Align, as in SlowFast. 'max': the pooled box of each
       time, then the largest over time. 'encoder': the pooled boxes of each time run through the temporal encoder of
       the backbone.
+    norm: a layer norm of the pooled box in front of the dropout, for backbones that end without one; norm_eps: its
+      epsilon.
     encoder: the backbone itself, for temporal 'encoder'; the same instance as the Localizer's, so that its
       parameters are shared (it has `encode_time`, see vivit.ViViT).
     bias: start of the bias, per class or one for all; the log-odds of the training frequencies make a good start.
@@ -35,6 +37,8 @@ class RoiHead(nn.Module):
     temporal: str = 'mean'
     sampling_ratio: int = 0
     dropout: float = 0.0
+    norm: bool = False
+    norm_eps: float = 1e-6
     kernel_std: float = 0.0
     bias: tuple[float, ...] = (0.0,)
     text: str = ''
@@ -56,6 +60,7 @@ class RoiHead(nn.Module):
     def __call__(self, encoded: features.Features, batch: Mapping[str, Any], *, train: bool) -> Float[Array, 'B N C']:
         """Logits, float32, for batch['boxes'] [B, N, 4] in [0,1] of the network's input. No gradient to the boxes."""
         x = self._pool(encoded, batch['boxes'], train)  # [B, N, D]
+        x = nn.LayerNorm(epsilon=self.norm_eps, name='norm')(x) if self.norm else x
         x = nn.Dropout(self.dropout)(x, deterministic=not train)
         if self.text:
             return text_similarity.TextSimilarity(
