@@ -29,6 +29,7 @@ Argument: words after commas, in any order.
   no-val             evaluate on the shots alone
   truth              evaluate with true boxes in place of detections, too
   detections         own: evaluate with the boxes of DIR/detections_val.csv in place of true ones
+  text=FILE          compare with embeddings of the names of classes (docs/formats.md) in place of a linear output
   frames=N, rate=R, side=S    the clip: frames, frames a second, pixels a side (16, 7.5, 224; see few_shot.CLIPS)
   tiny               a toy model, clip and run: to try the path with tools/make_standin.py, without weights
 Every field can be changed by --config.FIELD=VALUE as well.
@@ -93,7 +94,7 @@ def get_config(argument: str = ''):
     compared = next(iter(evaluated), '')
     evaluated |= {source: people('train', **shots) for source, shots in asked.on_shots().items()}
     return build.config(
-        name=f'gra_{name}-{asked.name}',
+        name=f'gra_ava-{asked.name}',
         tasks={
             name: {
                 'class_list': labels,

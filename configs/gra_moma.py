@@ -28,6 +28,7 @@ Argument: words after commas, in any order.
                      without folds `seen` has the shots themselves: how much is learnt by heart
   no-val             evaluate on the shots alone
   detections         evaluate with the boxes of DIR/detections_{val,test}.csv in place of true ones
+  text=FILE          compare with embeddings of the names of classes (docs/formats.md) in place of a linear output
   frames=N, rate=R, side=S    the clip: frames, frames a second, pixels a side (16, 7.5, 224; see few_shot.CLIPS)
   tiny               a toy model, clip and run, without weights
 Every field can be changed by --config.FIELD=VALUE as well.

@@ -104,6 +104,18 @@ def test_parameters_of_the_full_size_are_the_closed_form():
     assert trained(MOMA) == {'lora': lora, 'film': film - 2 * 128, 'heads_moma': moma}
 
 
+@pytest.mark.parametrize(('project', 'head'), [(True, 64 * 24), (False, 0)])
+def test_texts_in_place_of_the_class_head_stay_as_they_are(project, head):
+    config = load(AVA, 'tiny', 'text=names.npz')
+    config.tasks.ava.head.text_width, config.tasks.ava.head.text_project = 24 if project else 64, project
+    partition = build.experiment(config).partition
+    assert not partition.leaves['heads_ava/text/embedding'].trainable
+    # A norm, a bias a class and the scale.
+    assert partition.total(trainable=True) == trained(AVA, 'tiny', 'lora')['lora'] + 10 * 128 + 129 * 128 + (
+        2 * 64 + 60 + 1 + head
+    )
+
+
 def test_the_page_about_few_shots_has_these_counts():
     page = (ROOT / 'docs/fewshot.md').read_text(encoding='utf-8')
     parts = trained(AVA)
@@ -191,7 +203,7 @@ def test_weights_of_a_run_bring_its_backbone_unless_one_is_named(tmp_path):
         config = load(AVA, f'weights={place}')
         assert config.backbone == load(AVA, 'vjepa2-L', 'tiny').backbone
         assert config.lora.layers == (3, -1) and config.init_from == place
-        assert config.preprocess.difference == 2.0
+        assert config.preprocess.difference == 2.0 and config.name.startswith('gra_ava-run-gra')
     assert load(AVA, 'videomae-S', f'weights={ran}').backbone.width == 384
     stored['backbone'] = {'kind': 'features', 'width': 8}
     (ran / 'config.json').write_text(json.dumps(stored))

@@ -27,16 +27,17 @@ METHODS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     # No LoRA either.
     'head': ('none', {}),
 }
-DRAW = {'shots': 15, 'shots-seed': 0, 'folds': 0, 'fold': 0}
-OF_LORA, OF_COPIES = {'rank': 16, 'from-layer': -1}, {'N': 0, 'after': -1}
-COUNTS = {**DRAW, **OF_COPIES, **OF_LORA}
+COUNTS = {
+    'shots': 15, 'N': 0, 'rank': 16, 'from-layer': -1, 'after': -1, 'shots-seed': 0, 'folds': 0, 'fold': 0
+}  # fmt: skip
+DRAW, OF_LORA, OF_COPIES = ('shots', 'shots-seed', 'folds', 'fold'), ('rank', 'from-layer'), ('N', 'after')
 # Published backbones, by word. The summary of the paper does not name its own; that has 40 layers, as the first has.
 MODELS = {
     'videomae-g': ('videomae', 'g'),
     **{f'{kind}-{size}': (kind, size) for kind, known in sizes.SIZES.items() for size in known},
 }
 # Settings and words of recipes that take any of them.
-SETTINGS = ('weights', 'data', 'frames', 'rate', 'side')
+SETTINGS = ('weights', 'data', 'text', 'frames', 'rate', 'side')
 WORDS = ('input', 'tiny')
 # Frames of a clip, frames a second, pixels a side. Our choice; as many frames as each was published with, or 16.
 CLIPS = {
@@ -71,7 +72,8 @@ class Request:
     def name(self) -> str:
         """What tells this run from the others of its recipe."""
         given = [f'{key.replace("-", "")}{self.counts[key]}' for key in COUNTS if self.counts[key] != COUNTS[key]]
-        words = [self.model.lower().replace('.', '_'), self.method, *given, *self.words]
+        model = 'run' if self._run() and not self.named else self.model
+        words = [model.lower().replace('.', '_'), self.method, *given, *self.words]
         return '-'.join(word for word in words if word)
 
     @property
@@ -130,8 +132,9 @@ class Request:
 
     def detector(self) -> dict[str, Any]:
         """A task of build.config, but for its classes: AVA's usual head behind a norm, which not every backbone ends
-        with; its start differs from 0, so that copies differ from the first step on."""
-        head = {'kind': 'roi', 'norm': True, 'kernel_std': 0.01}
+        with; its start differs from 0, so that copies differ from the first step on. With `text` it compares with
+        embeddings of the names of classes."""
+        head = {'kind': 'roi', 'norm': True, 'kernel_std': 0.01, 'text': self.settings.get('text', '')}
         return {'kind': 'action_detection', 'head': head, 'group': self.group()}
 
     def adapted(self, steps: int, *, workers: int, compared: str) -> dict[str, Any]:
@@ -194,12 +197,14 @@ class Request:
     def trainable(self) -> tuple[tuple[str, float | None, bool], ...]:
         """The freezing table: LoRA, FiLM and the head train, nothing else of the backbone does."""
         kind = METHODS[self.method][0]
+        rest = (rf'.*/{PLAIN}', 1.0, False), (r'.*', 1.0, True)
+        # Beside texts there may be no matrix that could decay, and a row must win something.
+        rest = rest if 'text' not in self.settings else ((r'.*', 1.0, False),)
         return (
             *(((r'.*/lora_[ab]', 1.0, True),) if self.method != 'head' else ()),
             *(((r'film/.*', 1.0, False),) if kind == 'learned' else ()),
             (r'backbone/.*', None, False),
-            (rf'.*/{PLAIN}', 1.0, False),
-            (r'.*', 1.0, True),
+            *rest,
         )
 
     def _run(self) -> dict[str, Any] | None:
@@ -246,7 +251,7 @@ def read(
             raise ConfigError(f'{recipe}: {" and ".join(found[kind])}: name one {kind}')
     method = found['method'][0] if found['method'] else next(iter(METHODS))
     augments = METHODS[method][0] != 'none'
-    absent = {**({} if augments else OF_COPIES), **(OF_LORA if method == 'head' else {})}
+    absent = (*(() if augments else OF_COPIES), *(OF_LORA if method == 'head' else ()))
     if strange := [key for key in counts if key in absent]:
         raise ConfigError(f'{recipe}: {strange[0]}= says nothing to the method {method!r}')
     counts = {**COUNTS, 'N': copies, **counts}
