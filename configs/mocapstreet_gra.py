@@ -19,6 +19,7 @@ Argument: the folder that make_mocapstreet.py wrote, then words after commas, in
   from-layer=6       the first layer with LoRA (the last quarter); after=5: the layer that is augmented (the one before)
   folds=F, fold=I    hold a fold of the shots out and evaluate on it (`held`), to choose settings by the shots alone;
                      without folds `seen` has the shots themselves: how much is learnt by heart
+  no-val             evaluate on the shots alone
   videomae, vjepa2, vivit    the backbone (videomae)
   from=WORKDIR       the pretrained one (runs/gra-pretrain)
   tiny               the size of the test suite
@@ -67,7 +68,9 @@ def backbone(kind: str, tiny: bool) -> dict[str, Any]:
 
 def get_config(argument: str = 'data/mocapstreet-small'):
     folder, _, rest = argument.partition(',')
-    asked = few_shot.read(HERE, rest, copies=4, models=MODELS, settings=('from',), words=('pretrain', 'input', 'tiny'))
+    asked = few_shot.read(
+        HERE, rest, copies=4, models=MODELS, settings=('from',), words=('pretrain', 'input', 'no-val', 'tiny')
+    )
     root = pathlib.Path(folder)
     return _pretraining(asked, root) if 'pretrain' in asked.words else _few_shots(asked, root)
 
@@ -140,15 +143,15 @@ def _few_shots(asked: few_shot.Request, root: pathlib.Path):
             **fields,
         }
 
-    evaluated = {
-        'street': street(
+    evaluated = {}
+    if 'no-val' not in asked.words:
+        evaluated['street'] = street(
             'val',
             boxes='detections',
             detections=(str(root / 'street/detections_val.csv'),),
             threshold=0.5,
             match_iou=0.5,
         )
-    }
     evaluated |= {name: street('train', **shots) for name, shots in asked.on_shots().items()}
     return build.config(
         name=f'mocapstreet-{asked.name}',
@@ -173,7 +176,7 @@ def _few_shots(asked: few_shot.Request, root: pathlib.Path):
         schedule={'rate': 1e-2, 'warmup_steps': max(1, steps // 10)},
         train={'steps': steps, 'clip_norm': 1.0, 'log_odds_bias': True},
         precision={'unroll': 1 if tiny else 8},
-        eval={'batch_size': 32, 'head': 1000, 'tail': 300, **asked.scored('street')},
+        eval={'batch_size': 32, 'head': 1000, 'tail': 300, **asked.scored('street' if 'street' in evaluated else '')},
         log={'log': 2 if tiny else 25, 'save': 0},
         hint=_hint(root, tiny),
     )
