@@ -49,7 +49,7 @@ def watch(made, folder, done=0, drawn=(30, 10, 5), given=None):
 
 
 def figures(step, gamma=0.004, loss=0.7):
-    logged = {'loss': loss, 'original': loss, 'weighted_copies': loss, 'distillation': 0.2}
+    logged = {'loss': loss, 'original': loss, 'copies': loss, 'weighted_copies': loss, 'distillation': 0.2}
     logged |= {'copies_entropy': 0.2, 'original_entropy': 0.2, 'divergence_spread': 0.1}
     for i in range(8):
         logged |= {f'gamma/{i:02d}': gamma, f'beta/{i:02d}': gamma, f'divergence/{i:02d}': 0.201}
